@@ -1,0 +1,1 @@
+"""Limbeck: large trained models distilled into small ones that keep a contract."""

@@ -1,0 +1,126 @@
+"""The one checkpoint: `model.json` says how to build the network, `weights.safetensors` fills it.
+
+Never pickle. `cuts` are the widths that pruning left, so that no pruning library is needed to load;
+`quantization` says how the prepared model that the weights belong to comes about.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from limbeck.atomic import replace, write_json
+from limbeck.components import Component
+from limbeck.errors import CheckpointError
+
+SPEC = "model.json"
+WEIGHTS = "weights.safetensors"
+
+
+class Cut(BaseModel):
+    """The final width of one named module: `(in, out)` and groups (1 where the module has none)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    inputs: int
+    outputs: int
+    groups: int = 1
+
+
+class Quantization(BaseModel):
+    """How the float network was turned into the prepared one whose state is stored."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    use: str
+    reduce_range: bool
+    trained: bool
+    versions: dict[str, str]
+
+
+class Spec(BaseModel):
+    """All that is needed to build a network before its weights are read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: Component
+    shape: tuple[int, ...]
+    dtype: str
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    cuts: dict[str, Cut] = {}
+    quantization: Quantization | None = None
+    weights_sha256: str = ""
+
+
+def digest_of(folder: Path) -> str:
+    """The sha256 that stands for a checkpoint's content: its `model.json`, which holds the weights' own."""
+    return hashlib.sha256((folder / SPEC).read_bytes()).hexdigest()
+
+
+def save(folder: Path, spec: Spec, state: dict[str, Tensor]) -> None:
+    """Write a checkpoint. Tensors that share memory are stored once each, all contiguous, sorted by name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: state[name].detach().to("cpu").contiguous().clone() for name in sorted(state)}
+    with replace(folder / WEIGHTS) as partial:
+        save_file(tensors, partial)
+    written = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+    write_json(folder / SPEC, spec.model_copy(update={"weights_sha256": written}).model_dump(mode="json"))
+
+
+def read(folder: Path) -> tuple[Spec, dict[str, Tensor]]:
+    """Read a checkpoint back, checked.
+
+    Raises:
+        CheckpointError: a file is missing, no checkpoint, truncated or altered.
+    """
+    try:
+        raw: Any = json.loads((folder / SPEC).read_text(encoding="utf-8"))
+        spec = Spec.model_validate(raw)
+    except FileNotFoundError:
+        raise CheckpointError(f"{folder} holds no {SPEC}; expected a Limbeck checkpoint. Run the stage that writes it.") from None
+    except (ValueError, ValidationError) as error:
+        raise CheckpointError(f"{folder / SPEC} is no checkpoint: {error}. Run the stage that writes it again.") from None
+    path = folder / WEIGHTS
+    try:
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+        if found != spec.weights_sha256:
+            raise CheckpointError(
+                f"{path} is corrupt or truncated: expected sha256 {spec.weights_sha256[:16]}..., found {found[:16]}... "
+                f"({path.stat().st_size} bytes). `dvc checkout` restores it, or run the stage that writes it again."
+            )
+        return spec, load_file(path)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} is missing. `dvc checkout` restores it.") from None
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is no safetensors file: {error}. `dvc checkout` restores it.") from None
+
+
+def load_strictly_(module: nn.Module, state: dict[str, Tensor], origin: Path) -> None:
+    """Fill a module, in place.
+
+    Raises:
+        CheckpointError: naming every tensor that is missing, unknown, or of another shape or dtype.
+    """
+    own = module.state_dict()
+    faults = [f"{name}: missing, expected {tuple(own[name].shape)}" for name in own if name not in state]
+    faults += [f"{name}: unknown" for name in state if name not in own]
+    for name in own.keys() & state.keys():
+        expected, found = own[name], state[name]
+        if expected.shape != found.shape or expected.dtype != found.dtype:
+            faults.append(
+                f"{name}: expected {tuple(expected.shape)} {expected.dtype}, found {tuple(found.shape)} {found.dtype}"
+            )
+    if faults:
+        shown = "\n  ".join(sorted(faults)[:12])
+        more = f"\n  and {len(faults) - 12} more" if len(faults) > 12 else ""
+        raise CheckpointError(f"the weights of {origin} do not fit the model that its {SPEC} describes:\n  {shown}{more}")
+    with torch.no_grad():
+        module.load_state_dict(state, strict=True)

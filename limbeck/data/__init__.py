@@ -1,0 +1,1 @@
+"""Fixed splits as memory-mapped arrays, and the sources and augmentations that go with them."""

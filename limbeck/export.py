@@ -1,0 +1,145 @@
+"""ONNX files that stand for a model: raw input, preprocessing inside, dynamic batch, equal bytes everywhere."""
+
+import copy
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from limbeck.atomic import replace
+from limbeck.checkpoint import Spec
+from limbeck.errors import ExportError
+from limbeck.evaluation import predict
+from limbeck.models import Network
+from limbeck.quantization import quiet, torch_dtype
+
+
+def fuse_(network: nn.Module) -> nn.Module:
+    """Fold each BatchNorm into the convolution before it, in place, where a Sequential or a block pairs them.
+
+    Pairs are found by tracing; a network that cannot be traced stays as it is.
+    """
+    from torch.fx.experimental.optimization import fuse
+
+    return fuse(network)  # type: ignore[no-any-return]
+
+
+def to_onnx(path: Path, network: nn.Module, spec: Spec, opset: int, notes: dict[str, str]) -> None:
+    """Write a network as ONNX: `input` [batch, ...] raw -> `logits` [batch, K] float32.
+
+    Stripped of source paths, stack traces and long names, so that the bytes depend on the model alone.
+    `notes` become metadata, beside the classes.
+
+    Raises:
+        ExportError: the network cannot be expressed.
+    """
+    if isinstance(network, Network):
+        network = fuse_(copy.deepcopy(network).eval())
+    example = torch.zeros((2, *spec.shape), dtype=torch_dtype(spec.dtype))
+    with quiet():
+        try:
+            program = torch.onnx.export(
+                network,
+                (example,),
+                dynamo=True,
+                opset_version=opset,
+                input_names=["input"],
+                output_names=["logits"],
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                external_data=False,
+                verbose=False,
+            )
+        except Exception as error:
+            raise ExportError(f"{spec.model.use} cannot be exported to ONNX opset {opset}: {error}") from error
+    assert program is not None
+    model = strip(program.model_proto)
+    for key, value in sorted({"classes": "\n".join(spec.classes), **notes}.items()):
+        model.metadata_props.add(key=f"limbeck.{key}", value=value)
+    onnx.checker.check_model(model, full_check=True)
+    with replace(path) as partial:
+        partial.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def strip(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Drop what says where a graph came from, and give every inner value a short name, in place."""
+    graph = model.graph
+    kept = {value.name for value in [*graph.input, *graph.output]}
+    short: dict[str, str] = {"": "", **{name: name for name in kept}}
+
+    def rename(name: str) -> str:
+        return short.setdefault(name, f"v{len(short) - 1 - len(kept):x}")
+
+    for node in graph.node:
+        node.name, node.doc_string = "", ""
+        del node.metadata_props[:]
+        node.input[:] = [rename(name) for name in node.input]
+        node.output[:] = [rename(name) for name in node.output]
+    for tensor in graph.initializer:
+        tensor.name, tensor.doc_string = rename(tensor.name), ""
+        del tensor.metadata_props[:]
+    del graph.value_info[:], graph.metadata_props[:], model.metadata_props[:], model.functions[:]
+    for value in [*graph.input, *graph.output]:
+        value.doc_string = ""
+        del value.metadata_props[:]
+    graph.name, graph.doc_string, model.doc_string = "limbeck", "", ""
+    model.producer_name, model.producer_version = "limbeck", ""
+    return model
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How near ONNX Runtime's answers are to torch's."""
+
+    max_difference: float
+    equal_predictions: float
+
+
+def session(path: Path, threads: int = 1) -> onnxruntime.InferenceSession:
+    """An ONNX Runtime session on the CPU."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def run(path: Path, x: NDArray[np.generic], batch_size: int = 256) -> NDArray[np.float32]:
+    """An exported file's logits [N, K] for raw samples [N, ...]."""
+    opened = session(path)
+    starts = range(0, len(x), batch_size)
+    answers: list[Any] = [opened.run(["logits"], {"input": np.ascontiguousarray(x[s : s + batch_size])})[0] for s in starts]
+    return np.concatenate(answers)
+
+
+def check_parity(
+    path: Path, network: nn.Module, x: NDArray[np.generic], *, max_difference: float | None, min_equal: float
+) -> Parity:
+    """Hold the file's answers against the model's on raw samples [N, ...].
+
+    `max_difference` is relative to the largest logit; None where rounding to int8 steps makes it meaningless.
+
+    Raises:
+        ExportError: they differ by more, or too few predictions are equal.
+    """
+    expected, found = predict(network, x), run(path, x)
+    difference = float(np.abs(expected - found).max() / max(1e-9, np.abs(expected).max()))
+    equal = float((expected.argmax(1) == found.argmax(1)).mean())
+    if equal < min_equal or (max_difference is not None and not difference <= max_difference):
+        raise ExportError(
+            f"{path.name} does not answer like its model: logits differ by {difference:.2g} of the largest "
+            f"(allowed {max_difference}), {equal:.2%} of predictions are equal (needed {min_equal:.2%})."
+        )
+    return Parity(difference, equal)
+
+
+def sha256(path: Path) -> str:
+    """Digest of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

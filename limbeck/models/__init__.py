@@ -1,0 +1,129 @@
+"""Networks: raw samples in, logits out, with the preprocessing inside.
+
+A builder takes the shape of one preprocessed sample and the number of classes, and keyword-only sizes:
+`def my_model(shape, num_classes, *, width: int) -> nn.Module`. Legend: B batch, H W C image, K classes.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from limbeck import checkpoint
+from limbeck.checkpoint import Cut, Spec
+from limbeck.components import bind
+from limbeck.models.convnet import convnet
+from limbeck.models.resnet import resnet
+
+MODELS: dict[str, Callable[..., nn.Module]] = {"resnet": resnet, "convnet": convnet}
+
+
+class Preprocess(nn.Module):
+    """Raw samples to normalized float32: images [B, H, W, C] -> [B, C, H, W], features [B, F] as they lie."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...], is_image: bool) -> None:
+        super().__init__()
+        self.is_image = is_image
+        self.register_buffer("mean", torch.tensor(mean), persistent=False)
+        self.register_buffer("scale", 1 / torch.tensor(std), persistent=False)
+
+    def forward(self, raw: Tensor) -> Tensor:
+        """[B, ...] raw -> normalized float32."""
+        normalized = (raw.float() - self.mean) * self.scale
+        return normalized.permute(0, 3, 1, 2) if self.is_image else normalized
+
+
+class Network(nn.Module):
+    """Preprocessing and body: `input` [B, ...] raw -> `logits` [B, K]."""
+
+    def __init__(self, preprocess: Preprocess, body: nn.Module) -> None:
+        super().__init__()
+        self.preprocess, self.body = preprocess, body
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[B, ...] raw -> logits [B, K] float32."""
+        logits: Tensor = self.body(self.preprocess(input))
+        return logits
+
+
+def build(spec: Spec) -> Network:
+    """The network that a spec describes, with fresh weights from torch's current generator."""
+    is_image = len(spec.shape) == 3
+    height_first = (spec.shape[2], *spec.shape[:2]) if is_image else spec.shape
+    body = bind(spec.model, MODELS, "model")(height_first, len(spec.classes))
+    apply_cuts_(body, spec.cuts)
+    return Network(Preprocess(spec.mean, spec.std, is_image), body)
+
+
+def apply_cuts_(body: nn.Module, cuts: dict[str, Cut]) -> None:
+    """Give named modules the widths that pruning left, in place; their weights are fresh."""
+    for name, cut in cuts.items():
+        module = body.get_submodule(name)
+        if isinstance(module, nn.Conv2d):
+            module.in_channels, module.out_channels, module.groups = cut.inputs, cut.outputs, cut.groups
+            shape = (cut.outputs, cut.inputs // cut.groups, *module.kernel_size)
+            module.weight = nn.Parameter(torch.empty(shape))
+            if module.bias is not None:
+                module.bias = nn.Parameter(torch.empty(cut.outputs))
+            module.reset_parameters()
+        elif isinstance(module, nn.Linear):
+            module.in_features, module.out_features = cut.inputs, cut.outputs
+            module.weight = nn.Parameter(torch.empty(cut.outputs, cut.inputs))
+            if module.bias is not None:
+                module.bias = nn.Parameter(torch.empty(cut.outputs))
+            module.reset_parameters()
+        elif isinstance(module, nn.BatchNorm2d):
+            fresh = nn.BatchNorm2d(cut.outputs, eps=module.eps, momentum=module.momentum)
+            module.__dict__.update(fresh.__dict__)
+        else:
+            raise AssertionError(f"{name} is a {type(module).__name__}, which pruning never cuts")
+
+
+def save(folder: Path, spec: Spec, network: nn.Module) -> None:
+    """Write a float network's checkpoint."""
+    checkpoint.save(folder, spec, network.state_dict())
+
+
+def load(folder: Path) -> tuple[Spec, Network]:
+    """Build a float network from its checkpoint, in evaluation mode.
+
+    Raises:
+        CheckpointError: the folder is corrupt, or its weights do not fit its spec.
+    """
+    spec, state = checkpoint.read(folder)
+    assert spec.quantization is None, f"{folder} is quantized; limbeck.quantization.load builds it"
+    network = build(spec)
+    checkpoint.load_strictly_(network, state, folder)
+    return spec, network.eval()
+
+
+def num_params(module: nn.Module) -> int:
+    """Trainable numbers."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def count_macs(network: nn.Module, sample: Tensor) -> int:
+    """Multiply-accumulates of convolutions and linear layers for one raw sample [1, ...]."""
+    total = 0
+
+    def count(module: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal total
+        if isinstance(module, nn.Conv2d):
+            taps = module.weight[0].numel()
+        else:
+            assert isinstance(module, nn.Linear)
+            taps = module.in_features
+        total += output.numel() * taps
+
+    handles = [m.register_forward_hook(count) for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    was_training = network.training
+    with torch.no_grad():
+        network.eval()(sample)
+    network.train(was_training)
+    for handle in handles:
+        handle.remove()
+    return total

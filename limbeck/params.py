@@ -1,0 +1,353 @@
+"""params.yaml as types and ranges. Values stand in params.yaml alone: nothing here has a default.
+
+A stage asks for sections by argument name and type (see `stages/__main__.py`):
+`prune: PruneParams` is `targets.T.prune`, `seed: int` is `seed`, and a part of another section says
+where it stands: `train: Annotated[TrainParams, At("student.train")]`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import reduce
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Tag,
+    ValidationError,
+    model_validator,
+)
+
+from limbeck.components import NONE, Component, nearest
+from limbeck.errors import ParamsError
+
+
+@dataclass(frozen=True)
+class At:
+    """Where an argument's value stands, from its target (or the root) down: `At("student.train")`."""
+
+    path: str
+
+
+@dataclass(frozen=True)
+class _Output:
+    """Marks a path that a stage writes."""
+
+
+Out: TypeAlias = Annotated[Path, _Output()]
+
+Share: TypeAlias = Annotated[float, Field(gt=0, lt=1)]
+Quality: TypeAlias = Annotated[float, Field(ge=0, le=1)]
+Name: TypeAlias = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,39}$")]
+
+
+class Section(BaseModel):
+    """A section with fixed keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Unused(Component):
+    """A technique chosen away by `{use: none}`; whatever stands beside it waits unread."""
+
+
+class SplitParams(Section):
+    """Shares of the whole source; what is left trains. Null `test`: the source brings its own."""
+
+    test: Share | None
+    validation: Share
+    calibration: Share
+
+    @model_validator(mode="after")
+    def _leaves_training_data(self) -> "SplitParams":
+        taken = (self.test or 0) + self.validation + self.calibration
+        if taken >= 1:
+            raise ValueError(f"test + validation + calibration take {taken:g} of the data; leave a share below 1")
+        return self
+
+
+class DataParams(Section):
+    """What `prepare` reads."""
+
+    source: Component
+    split: SplitParams
+
+
+class TrainParams(Section):
+    """Settings of the one training loop."""
+
+    epochs: PositiveInt
+    batch_size: PositiveInt
+    optimizer: Component
+    lr: PositiveFloat
+    weight_decay: NonNegativeFloat
+    warmup_epochs: NonNegativeFloat
+    clip_norm: PositiveFloat
+    ema_decay: Annotated[float, Field(ge=0, lt=1)]
+    precision: Literal["auto", "fp32", "bf16"]
+    device: Literal["auto", "cpu", "cuda"]
+    threads: PositiveInt
+
+    @model_validator(mode="after")
+    def _warms_up_within_training(self) -> "TrainParams":
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(
+                f"warmup_epochs is {self.warmup_epochs:g} and epochs is {self.epochs}; warm up for fewer epochs"
+            )
+        return self
+
+
+class ShortTrainParams(Section):
+    """What a short training changes of its student's `train`."""
+
+    epochs: PositiveInt
+    lr: PositiveFloat
+
+    def of(self, train: TrainParams) -> TrainParams:
+        """The student's settings for this many epochs from this learning rate, without warm-up."""
+        return train.model_copy(update={"epochs": self.epochs, "lr": self.lr, "warmup_epochs": 0.0})
+
+
+class TeacherParams(Section):
+    """The large network and how it is trained."""
+
+    model: Component
+    augment: Component
+    train: TrainParams
+
+
+class LabelParams(Section):
+    """How many augmented views of every training sample the teacher answers."""
+
+    augment: Component
+    num_views: PositiveInt
+    max_mb: PositiveFloat
+    batch_size: PositiveInt
+    threads: PositiveInt
+
+
+class MeasureParams(Section):
+    """How latency and intervals are measured."""
+
+    warmup_runs: PositiveInt
+    rounds: Annotated[int, Field(ge=3)]
+    runs_per_round: PositiveInt
+    bootstrap: Annotated[int, Field(ge=100)]
+    seed: NonNegativeInt
+
+
+class TrackingParams(Section):
+    """Where runs and versions go when MLFLOW_TRACKING_URI does not say."""
+
+    uri: str
+    experiment: str
+    champion_margin: Quality
+
+    @model_validator(mode="after")
+    def _uri_has_a_scheme(self) -> "TrackingParams":
+        check_tracking_uri(self.uri)
+        return self
+
+
+class StudentParams(Section):
+    """The small network and how it is trained."""
+
+    model: Component
+    train: TrainParams
+
+
+class DistillParams(Component):
+    """`use` names the objective; the keys beside these are its keywords."""
+
+    control: bool
+
+
+class PruneParams(Section):
+    """Structured pruning: `use` names the importance; exactly one of `ratio` and `max_macs` sets the aim."""
+
+    use: str
+    ratio: Annotated[float, Field(gt=0, lt=1)] | None
+    max_macs: PositiveInt | None
+    steps: PositiveInt
+    round_to: PositiveInt
+    recover: ShortTrainParams
+
+    @model_validator(mode="after")
+    def _has_one_aim(self) -> "PruneParams":
+        if (self.ratio is None) == (self.max_macs is None):
+            raise ValueError(
+                f"ratio is {self.ratio} and max_macs is {self.max_macs}; give a value to one and null to the other"
+            )
+        return self
+
+
+class QuantizeParams(Section):
+    """int8: `use` names the scheme. `qat` is the next rung when calibration alone loses too much."""
+
+    use: str
+    reduce_range: bool
+    batch_size: PositiveInt
+    qat: ShortTrainParams
+
+
+class ExportParams(Section):
+    """The ONNX files and the proof that they answer like the models."""
+
+    opset: Annotated[int, Field(ge=18, le=23)]
+    max_difference: PositiveFloat
+    min_equal: Quality
+    num_golden: PositiveInt
+
+
+class BenchmarkParams(Section):
+    """What one request looks like on the device."""
+
+    batch_size: PositiveInt
+
+
+class ContractParams(Section):
+    """What a shipped file must keep."""
+
+    max_drop: Quality
+    max_size_kb: PositiveFloat
+    max_p95_ms: PositiveFloat
+    max_peak_memory_mb: PositiveFloat
+    max_slowdown: PositiveFloat
+    require: Literal["kept", "proven"]
+
+
+def _is_used(value: Any) -> str:
+    use = value.get("use") if isinstance(value, dict) else getattr(value, "use", None)
+    return "unused" if use == NONE else "used"
+
+
+class TargetParams(Section):
+    """One kind of device and the chain that fills it."""
+
+    device: Component
+    threads: PositiveInt
+    student: StudentParams
+    distill: Annotated[
+        Annotated[DistillParams, Tag("used")] | Annotated[Unused, Tag("unused")], Discriminator(_is_used)
+    ]
+    prune: Annotated[Annotated[PruneParams, Tag("used")] | Annotated[Unused, Tag("unused")], Discriminator(_is_used)]
+    quantize: Annotated[
+        Annotated[QuantizeParams, Tag("used")] | Annotated[Unused, Tag("unused")], Discriminator(_is_used)
+    ]
+    export: ExportParams
+    benchmark: BenchmarkParams
+    contract: ContractParams
+
+
+class Params(Section):
+    """The whole file."""
+
+    name: Name
+    seed: NonNegativeInt
+    metric: str
+    data: DataParams
+    teacher: TeacherParams
+    label: LabelParams
+    measure: MeasureParams
+    tracking: TrackingParams
+    targets: Annotated[dict[Name, TargetParams], Field(min_length=1)]
+
+    def section(self, path: str, target: str | None) -> Any:
+        """The value at a dotted path, looked up in the target first and in the root otherwise."""
+        first, *_ = path.split(".")
+        of_target = target is not None and first in TargetParams.model_fields
+        start: Any = self.targets[target] if of_target and target is not None else self
+        return reduce(getattr, path.split("."), start)
+
+
+def dotted(path: str, target: str | None) -> str:
+    """The key in params.yaml (as dvc.yaml lists it) for a path that a stage asks for."""
+    of_target = target is not None and path.split(".")[0] in TargetParams.model_fields
+    return f"targets.{target}.{path}" if of_target else path
+
+
+def check_tracking_uri(uri: str) -> str:
+    """Hand a tracking URI back when it is one MLflow understands.
+
+    Raises:
+        ValueError: it has no scheme, no host, or a scheme that MLflow does not serve.
+    """
+    from urllib.parse import urlsplit
+
+    schemes = ("sqlite", "postgresql", "mysql", "mssql", "http", "https", "file", "databricks")
+    try:
+        parts = urlsplit(uri)
+        scheme = parts.scheme.split("+")[0]
+        sound = scheme in schemes and (scheme not in ("http", "https") or bool(parts.hostname)) and "://" in uri
+        _ = parts.port
+    except ValueError:
+        sound = False
+    if not sound:
+        raise ValueError(f"{uri!r} is no tracking URI; expected e.g. sqlite:///mlflow.db or http://127.0.0.1:5000")
+    return uri
+
+
+def load(path: Path = Path("params.yaml")) -> Params:
+    """Read and check a params file. (The runner checks the components it names, see `stages/__main__.py`.)
+
+    Raises:
+        ParamsError: naming every offending key, what was expected and what was found.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ParamsError(f"{path} is missing; run in the project's folder, or name a recipe.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ParamsError(f"{path} is no YAML: {error}") from None
+    if not isinstance(raw, dict):
+        raise ParamsError(f"{path} holds {type(raw).__name__}, expected sections such as {', '.join(Params.model_fields)}.")
+    try:
+        return Params.model_validate(raw)
+    except ValidationError as error:
+        lines = "\n".join(f"  {line}" for line in _explain(error))
+        raise ParamsError(f"{path} cannot be used:\n{lines}") from None
+
+
+def _explain(error: ValidationError) -> Iterator[str]:
+    for problem in error.errors():
+        keys = [str(key) for key in problem["loc"] if key not in ("used", "unused")]
+        where = ".".join(keys)
+        if problem["type"] == "extra_forbidden":
+            yield f"{where}: unknown key; {nearest(keys[-1], _siblings(keys))}"
+        elif problem["type"] == "missing":
+            yield f"{where}: missing; add it (recipes/ and the comments of params.yaml show values)."
+        else:
+            message = problem["msg"].removeprefix("Value error, ")
+            found = problem["input"]
+            shown = f" (found {found!r})" if isinstance(found, str | int | float | bool | type(None)) else ""
+            yield f"{where or 'params.yaml'}: {message}{shown}"
+
+
+def _siblings(keys: list[str]) -> list[str]:
+    """The keys that are known where the last of `keys` stands."""
+    model: type[BaseModel] = Params
+    for key in keys[:-1]:
+        if model is Params and key == "targets":
+            model = TargetParams
+        elif key in model.model_fields:
+            model = _model_in(model.model_fields[key].annotation) or model
+    return list(model.model_fields)
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for part in getattr(annotation, "__args__", ()):
+        found = _model_in(part)
+        if found and not issubclass(found, Unused):
+            return found
+    return None
+

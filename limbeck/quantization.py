@@ -1,0 +1,148 @@
+"""int8 through torchao's PT2E: export, prepare (observers or fake quantizers), calibrate or train, convert.
+
+A converted graph cannot be stored without pickle. What is stored is the *prepared* model's state; loading
+builds, exports, prepares, loads strictly and converts, which gives the same bits.
+"""
+
+import copy
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from limbeck import checkpoint, models
+from limbeck.checkpoint import Quantization, Spec
+from limbeck.components import Component, bind
+from limbeck.models import Network
+from limbeck.params import QuantizeParams
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence what torchao and torch.export say about each other's deprecations and about CUDA kernels."""
+    names = ("torchao", "torch.utils._pytree", "torch.export", "torch.onnx", "onnxscript", "onnx_ir")
+    before = {name: logging.getLogger(name).level for name in names}
+    for name in names:
+        logging.getLogger(name).setLevel(logging.ERROR + 1)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for name, level in before.items():
+            logging.getLogger(name).setLevel(level)
+
+
+def static(*, is_qat: bool = False, reduce_range: bool = False) -> Any:
+    """uint8 activations, int8 weights per output channel (U8S8): what x86 kernels compute.
+
+    `reduce_range` keeps activations to 7 bits: without VNNI, x86 adds two products in 16 bits and saturates.
+    """
+    from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
+
+    quantizer = x86.X86InductorQuantizer()
+    quantizer.set_global(x86.get_default_x86_inductor_quantization_config(is_qat=is_qat, reduce_range=reduce_range))
+    return quantizer
+
+
+SCHEMES: dict[str, Callable[..., Any]] = {"static": static}
+
+
+def prepare(network: Network, quantization: Quantization, shape: tuple[int, ...], dtype: torch.dtype) -> nn.Module:
+    """A graph of the float network with observers, or with fake quantizers where it is to be trained.
+
+    `network` is left as it is; the graph takes batches of 2 and more.
+    """
+    with quiet():
+        from torchao.quantization.pt2e import allow_exported_model_train_eval
+        from torchao.quantization.pt2e.quantize_pt2e import prepare_pt2e, prepare_qat_pt2e
+
+        network = copy.deepcopy(network)
+        network.train(quantization.trained)
+        example = torch.zeros((2, *shape), dtype=dtype)
+        batch = torch.export.Dim("batch", min=2)
+        graph = torch.export.export(network, (example,), dynamic_shapes=({0: batch},)).module()
+        make = bind(
+            Component(use=quantization.use, is_qat=quantization.trained, reduce_range=quantization.reduce_range),
+            SCHEMES,
+            "quantization",
+        )
+        prepared = (prepare_qat_pt2e if quantization.trained else prepare_pt2e)(graph, make())
+        return allow_exported_model_train_eval(prepared)  # type: ignore[no-any-return]
+
+
+def convert(prepared: nn.Module) -> nn.Module:
+    """The quantized graph [B >= 2, ...] -> logits [B, K]; `prepared` is left as it is."""
+    with quiet():
+        from torchao.quantization.pt2e import allow_exported_model_train_eval
+        from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
+
+        prepared = copy.deepcopy(prepared)
+        prepared.eval()  # not chained: a graph's own eval() returns None
+        converted = allow_exported_model_train_eval(convert_pt2e(prepared))
+        converted.eval()
+        return converted  # type: ignore[no-any-return]
+
+
+def calibrate_(prepared: nn.Module, x: NDArray[np.generic], batch_size: int) -> None:
+    """Show samples [N, ...] to the observers, in place, a batch at a time: memory stays that of one batch."""
+    prepared.eval()
+    with torch.no_grad():
+        for start in range(0, max(1, len(x) - 1), batch_size):
+            batch = np.ascontiguousarray(x[start : start + batch_size])
+            if len(batch) > 1:  # the graph takes batches of 2 and more
+                prepared(torch.from_numpy(batch))
+
+
+def describe(params: QuantizeParams, *, trained: bool) -> Quantization:
+    """What a checkpoint must remember to build the same prepared model."""
+    from importlib.metadata import version
+
+    return Quantization(
+        use=params.use,
+        reduce_range=params.reduce_range,
+        trained=trained,
+        versions={name: version(name) for name in ("torch", "torchao")},
+    )
+
+
+def save(folder: Path, spec: Spec, prepared: nn.Module) -> None:
+    """Write the checkpoint of a prepared model; `spec.quantization` says how it was prepared."""
+    assert spec.quantization is not None
+    checkpoint.save(folder, spec, prepared.state_dict())
+
+
+def load(folder: Path) -> tuple[Spec, nn.Module]:
+    """Build the network of any checkpoint: float as it is, quantized ones prepared, filled and converted.
+
+    Raises:
+        CheckpointError: the folder is corrupt, or its weights do not fit its spec.
+    """
+    spec, state = checkpoint.read(folder)
+    if spec.quantization is None:
+        return models.load(folder)
+    prepared = prepare(models.build(spec), spec.quantization, spec.shape, torch_dtype(spec.dtype))
+    _shape_like_(prepared, state)
+    checkpoint.load_strictly_(prepared, state, folder)
+    return spec, convert(prepared)
+
+
+def _shape_like_(prepared: nn.Module, state: dict[str, Tensor]) -> None:
+    """Give observers' buffers, which are empty before the first batch, the stored shapes."""
+    for name, buffer in dict(prepared.named_buffers()).items():
+        if name in state and buffer.shape != state[name].shape and buffer.numel() <= 1:
+            buffer.resize_(state[name].shape)
+
+
+def torch_dtype(name: str) -> torch.dtype:
+    """`uint8` -> torch.uint8."""
+    found = getattr(torch, name)
+    assert isinstance(found, torch.dtype)
+    return found

@@ -1,0 +1,256 @@
+"""The one training loop. Teacher, student, recovery after pruning and QAT differ in one line:
+`loss = objective(model, batch)`.
+
+Deterministic and resumable to the bit: batch order and views are functions of (seed, epoch), the learning
+rate is a function of the step, and everything else that moves is in the state file that a killed run leaves.
+"""
+
+import copy
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from limbeck.atomic import replace
+from limbeck.components import bind
+from limbeck.data.augment import Views
+from limbeck.errors import TrainingDiverged
+from limbeck.evaluation import Scores, predict
+from limbeck.objectives import Batch, Objective
+from limbeck.params import TrainParams
+
+CHECKPOINT_EVERY_S = 10.0
+
+
+class Progress(Protocol):
+    """Whom the loop tells how far it is; `limbeck.recording.Report` is one."""
+
+    scratch: Path
+
+    def progress(self, done: int, total: int, note: str = "") -> None:
+        """So many of so many steps."""
+
+    def curve(self, row: dict[str, float | str]) -> None:
+        """The figures of one epoch."""
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a training reads.
+
+    views: the augmented training samples. labels_N: int64.
+    teacher_VNK: the teacher's logits for each of V views, or None; then every epoch has a view of its own.
+    x, y: the validation split, raw.
+    """
+
+    views: Views
+    labels_N: NDArray[np.int64]
+    teacher_VNK: NDArray[np.float16] | None
+    x: NDArray[np.generic]
+    y: NDArray[np.int64]
+
+    def batches(self, epoch: int, batch_size: int, seed: int) -> Iterator[Batch]:
+        """The batches of an epoch: a fresh permutation, whole batches only (one smaller one if there is no other)."""
+        view = epoch if self.teacher_VNK is None else epoch % len(self.teacher_VNK)
+        order = np.random.default_rng([seed, epoch]).permutation(len(self.views))
+        for start in range(0, max(1, len(order) // batch_size) * batch_size, batch_size):
+            indices = order[start : start + batch_size]
+            teacher = None if self.teacher_VNK is None else torch.from_numpy(self.teacher_VNK[view, indices])
+            labels = torch.from_numpy(self.labels_N[indices])
+            yield Batch(self.views.get(view, torch.from_numpy(indices)), labels, teacher)
+
+    def num_batches(self, batch_size: int) -> int:
+        """Batches per epoch."""
+        return max(1, len(self.views) // batch_size)
+
+
+@dataclass
+class Fitted:
+    """How a training went: the best validation quality, its epoch (from 0), one row per epoch."""
+
+    best: float
+    best_epoch: int
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+def sgd(parameters: Iterator[nn.Parameter], lr: float, weight_decay: float, *, momentum: float) -> torch.optim.Optimizer:
+    """Stochastic gradient descent with Nesterov's momentum."""
+    return torch.optim.SGD(parameters, lr=lr, weight_decay=weight_decay, momentum=momentum, nesterov=momentum > 0)
+
+
+def adamw(
+    parameters: Iterator[nn.Parameter], lr: float, weight_decay: float, *, beta1: float = 0.9, beta2: float = 0.999
+) -> torch.optim.Optimizer:
+    """AdamW (Loshchilov and Hutter 2019)."""
+    return torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay, betas=(beta1, beta2))
+
+
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"sgd": sgd, "adamw": adamw}
+
+
+def learning_rate(step: int, num_steps: int, num_warmup: int, peak: float) -> float:
+    """Linear warm-up to `peak`, then a half cosine to nearly 0 (Loshchilov and Hutter 2017, SGDR, eq. 5)."""
+    if step < num_warmup:
+        return peak * (step + 1) / num_warmup
+    done = (step - num_warmup) / max(1, num_steps - num_warmup)
+    return peak * (1 + math.cos(math.pi * done)) / 2
+
+
+def choose_device(wanted: str) -> torch.device:
+    """`auto` is CUDA where there is one."""
+    return torch.device("cuda" if wanted == "cuda" or (wanted == "auto" and torch.cuda.is_available()) else "cpu")
+
+
+def uses_bf16(precision: str, device: torch.device) -> bool:
+    """`auto` computes in bf16 where the processor multiplies in it, not where it would emulate."""
+    if precision != "auto":
+        return precision == "bf16"
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))
+
+
+class Averaged:
+    """Exponential moving average of weights *and* BN buffers: avg <- d avg + (1 - d) model.
+
+    The decay warms up, d_n = min(d, (1 + n) / (10 + n)), so that the first weights are soon forgotten.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.model = copy.deepcopy(model).requires_grad_(False)
+        self.decay, self.num_updates = decay, 0
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Take one step towards `model`."""
+        decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
+        self.num_updates += 1
+        own, new = self.model.state_dict(), model.state_dict()
+        floats = [name for name, value in own.items() if value.is_floating_point()]
+        torch._foreach_lerp_([own[name] for name in floats], [new[name] for name in floats], 1 - decay)
+        for name in own.keys() - set(floats):
+            own[name].copy_(new[name])
+
+
+def fit(
+    model: nn.Module,
+    objective: Objective,
+    data: TrainingData,
+    params: TrainParams,
+    *,
+    score: Callable[..., Scores],
+    seed: int,
+    report: Progress,
+    arm: str,
+) -> Fitted:
+    """Train `model` in place and leave the weights that were best on validation in it.
+
+    Args:
+        model: raw inputs [B, ...] -> logits [B, K].
+        objective: the loss of a batch, a scalar.
+        data: views, labels, soft labels and the validation split.
+        params: settings; `threads` is part of the result's bits.
+        score: metric, per-sample scores of (logits, labels).
+        seed: decides batch order.
+        report: told of progress and epochs; its scratch folder holds the state of a killed run.
+        arm: names this training within its stage (its state file and its curve).
+
+    Returns:
+        Best validation quality (of the averaged weights when `ema_decay` > 0; the later epoch wins ties).
+
+    Raises:
+        TrainingDiverged: a loss is not finite; nothing is written.
+    """
+    torch.set_num_threads(params.threads)
+    torch.use_deterministic_algorithms(True)
+    device = choose_device(params.device)
+    bf16 = uses_bf16(params.precision, device)
+    model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = bind(params.optimizer, OPTIMIZERS, "optimizer")(model.parameters(), params.lr, params.weight_decay)
+    averaged = Averaged(model, params.ema_decay) if params.ema_decay else None
+    judged = averaged.model if averaged else model
+
+    per_epoch = data.num_batches(params.batch_size)
+    num_steps = params.epochs * per_epoch
+    num_warmup = round(params.warmup_epochs * per_epoch)
+    fitted = Fitted(best=-math.inf, best_epoch=-1)
+    best: dict[str, Tensor] = {}
+    step, loss_sum = 0, 0.0
+
+    state_file = report.scratch / f"{arm}.pt"
+    if state_file.exists():
+        state = torch.load(state_file, weights_only=True, map_location=device)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        if averaged:
+            averaged.model.load_state_dict(state["averaged"])
+            averaged.num_updates = state["num_updates"]
+        torch.set_rng_state(state["rng"].cpu())
+        best, step, loss_sum = state["best"], state["step"], state["loss_sum"]
+        fitted = Fitted(state["best_score"], state["best_epoch"], state["history"])
+        for row in fitted.history:
+            report.curve({**row, "arm": arm})
+    saved = time.monotonic()
+
+    def keep() -> None:
+        state: dict[str, Any] = {
+            "model": model.state_dict(), "optimizer": optimizer.state_dict(), "rng": torch.get_rng_state(),
+            "averaged": averaged.model.state_dict() if averaged else {},
+            "num_updates": averaged.num_updates if averaged else 0,
+            "best": best, "step": step, "loss_sum": loss_sum,
+            "best_score": fitted.best, "best_epoch": fitted.best_epoch, "history": fitted.history,
+        }  # fmt: skip
+        with replace(state_file) as partial:
+            torch.save(state, partial)
+
+    while step < num_steps:
+        epoch, first = divmod(step, per_epoch)
+        model.train()
+        for index, batch in enumerate(data.batches(epoch, params.batch_size, seed)):
+            if index < first:  # done before the kill
+                continue
+            rate = learning_rate(step, num_steps, num_warmup, params.lr)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+                loss = objective(model, batch.to(device))
+            value = loss.item()
+            if not math.isfinite(value):
+                raise TrainingDiverged(
+                    f"{arm}: the loss is {value} at step {step + 1} of {num_steps} (epoch {epoch + 1}); expected a "
+                    f"finite number. Lower train.lr (now {params.lr:g}), lengthen warmup_epochs, or look at the data."
+                )
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), params.clip_norm)
+            optimizer.step()
+            if averaged:
+                averaged.update(model)
+            loss_sum += value
+            step += 1
+            report.progress(step, num_steps, f"{arm} epoch {epoch + 1}/{params.epochs}")
+            if time.monotonic() - saved > CHECKPOINT_EVERY_S and step % per_epoch:
+                keep()
+                saved = time.monotonic()
+        quality = float(score(predict(judged, data.x), data.y).mean())
+        if quality >= fitted.best:
+            fitted.best, fitted.best_epoch = quality, epoch
+            best = {name: value.clone() for name, value in judged.state_dict().items()}
+        row = {"epoch": epoch, "train": loss_sum / per_epoch, "validation": quality, "lr": rate}
+        fitted.history.append(row)
+        report.curve({**row, "arm": arm})
+        loss_sum = 0.0
+        if time.monotonic() - saved > CHECKPOINT_EVERY_S or step == num_steps:
+            keep()
+            saved = time.monotonic()
+    model.load_state_dict(best)
+    model.to("cpu").eval()
+    return fitted

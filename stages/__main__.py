@@ -1,0 +1,227 @@
+"""Run one stage of dvc.yaml: `python -m stages prune --target phone ...`.
+
+A stage is a function `run(*, data: Path, out: Out, prune: PruneParams, ..., report: Report) -> dict`.
+Its signature is the whole wiring: a `Path` is a required flag, an `Out` a flag that it writes, `report`
+and `target` come from here, and every other argument is a section of params.yaml. What `run` returns
+becomes the file `--metrics`. Around the call this file reads, checks, seeds, records, watches the parent
+and moves finished outs into place.
+"""
+
+import os
+
+# Before anything loads OpenMP: threads that spin while waiting halve the speed of busy neighbours.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import argparse
+import hashlib
+import importlib
+import inspect
+import json
+import random
+import shutil
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, get_args, get_origin
+
+from limbeck import params as params_file
+from limbeck.atomic import fsync_tree, replace, write_json
+from limbeck.components import check
+from limbeck.errors import LimbeckError, ParamsError, from_os_error
+from limbeck.params import At, Out, Params
+from limbeck.tracking import Report
+from limbeck.watch import end_with_parent
+
+STAGES = ("prepare", "teacher", "label", "distill", "prune", "quantize", "export", "benchmark", "register")
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What a stage's `run` asks for, read off its annotations."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    sections: dict[str, str]  # argument -> path in params.yaml
+    takes_target: bool
+
+    @classmethod
+    def of(cls, run: Callable[..., Any]) -> "Signature":
+        """Sort the arguments of `run` by their annotations."""
+        inputs, outputs, sections = [], [], {}
+        arguments = inspect.signature(run).parameters
+        for name, argument in arguments.items():
+            note = argument.annotation
+            if name in ("report", "target"):
+                continue
+            if note is Path:
+                inputs.append(name)
+            elif note == Out:
+                outputs.append(name)
+            else:
+                places = [extra.path for extra in get_args(note) if isinstance(extra, At)]
+                sections[name] = places[0] if get_origin(note) is Annotated and places else name
+        return cls(tuple(inputs), tuple(outputs), sections, "target" in arguments)
+
+
+def check_components(params: Params) -> None:
+    """Hold every component of the file, of all stages, against the tables and signatures.
+
+    Raises:
+        ComponentError: naming the component, the keyword and the nearest one that exists.
+    """
+    from limbeck.data.augment import AUGMENTS
+    from limbeck.data.sources import SOURCES
+    from limbeck.devices import DEVICES
+    from limbeck.evaluation import METRICS
+    from limbeck.models import MODELS
+    from limbeck.objectives import LOSSES
+    from limbeck.pruning import IMPORTANCES
+    from limbeck.quantization import SCHEMES
+    from limbeck.training import OPTIMIZERS
+
+    def named(use: str) -> params_file.Component:
+        return params_file.Component(use=use)
+
+    check(named(params.metric), METRICS, "metric")
+    check(params.data.source, SOURCES, "data source")
+    for section in (params.teacher, params.label):
+        check(section.augment, AUGMENTS, "augmentation")
+    check(params.teacher.model, MODELS, "model")
+    check(params.teacher.train.optimizer, OPTIMIZERS, "optimizer")
+    for target in params.targets.values():
+        check(target.device, DEVICES, "device")
+        check(target.student.model, MODELS, "model")
+        check(target.student.train.optimizer, OPTIMIZERS, "optimizer")
+        if not isinstance(target.distill, params_file.Unused):
+            check(target.distill, LOSSES, "loss")
+        if not isinstance(target.prune, params_file.Unused):
+            check(named(target.prune.use), IMPORTANCES, "importance")
+        if not isinstance(target.quantize, params_file.Unused):
+            check(named(target.quantize.use), SCHEMES, "quantization")
+
+
+def check_once(params: Params) -> None:
+    """Check the components unless the same values were already checked against the same code.
+
+    Looking a component up imports its library (torch: over a second); nine stages ask the same question.
+    """
+    sources = [Path("params.yaml"), *sorted(ROOT.glob("limbeck/**/*.py")), *sorted(ROOT.glob("custom/**/*.py"))]
+    digest = hashlib.sha256()
+    for source in sources:
+        digest.update(source.read_bytes())
+    mark = Path(".limbeck/checked")
+    if mark.exists() and mark.read_text() == digest.hexdigest():
+        return
+    check_components(params)
+    with replace(mark) as partial:
+        partial.write_text(digest.hexdigest())
+
+
+def parse(arguments: list[str]) -> tuple[str, Callable[..., Any], Signature, argparse.Namespace]:
+    """Find the stage and read its flags."""
+    chooser = argparse.ArgumentParser(prog="python -m stages", description=__doc__.split("\n")[0], add_help=False)
+    chooser.add_argument("stage", choices=STAGES)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        chooser.print_help()
+        raise SystemExit(0)
+    name = chooser.parse_args(arguments[:1]).stage
+    run = importlib.import_module(f"stages.{name}").run
+    signature = Signature.of(run)
+    parser = argparse.ArgumentParser(prog=f"python -m stages {name}", description=inspect.getdoc(run))
+    if signature.takes_target:
+        parser.add_argument("--target", required=True, help="a target of params.yaml")
+    for flag in signature.inputs:
+        parser.add_argument(f"--{flag}", type=Path, required=True, help="read")
+    for flag in signature.outputs:
+        parser.add_argument(f"--{flag}", type=Path, required=True, help="written whole, or not at all")
+    parser.add_argument("--metrics", type=Path, help="where the returned figures go (JSON)")
+    parser.add_argument("--curves", type=Path, help="where the rows by epoch go (CSV)")
+    return name, run, signature, parser.parse_args(arguments[1:])
+
+
+def seed_everything(seed: int) -> None:
+    """Seed the generators of Python, numpy and (where it is loaded) torch."""
+    import numpy as np
+
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    if "torch" in sys.modules:
+        import torch
+
+        torch.manual_seed(seed)
+
+
+def scratch_key(stage: str, flags: argparse.Namespace, signature: Signature, sections: dict[str, Any]) -> str:
+    """Digest of all that a half-finished stage must share with the one that resumes it."""
+    digest = hashlib.sha256(repr((stage, sorted(sections.items()))).encode())
+    for flag in signature.inputs:
+        path: Path = getattr(flags, flag)
+        files = sorted(path.glob("*.json")) if path.is_dir() else [path]
+        for file in files:
+            digest.update(file.read_bytes())
+    for source in [*sorted(ROOT.glob("limbeck/**/*.py")), *sorted(ROOT.glob("custom/**/*.py"))]:
+        digest.update(source.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def main(arguments: list[str]) -> int:
+    """Run a stage; the answer is the exit code."""
+    name, run, signature, flags = parse(arguments)
+    target = getattr(flags, "target", None)
+    stage = f"{name}@{target}" if target else name
+    end_with_parent()
+    report = Report(stage)
+    try:
+        params = params_file.load()
+        if target is not None and target not in params.targets:
+            raise ParamsError(f"params.yaml has no target {target!r}; it has {', '.join(params.targets)}.")
+        check_once(params)
+        sections = {argument: params.section(path, target) for argument, path in signature.sections.items()}
+        for flag in signature.inputs:
+            if not getattr(flags, flag).exists():
+                raise LimbeckError(
+                    f"{stage} reads {getattr(flags, flag)}, which is missing; run `dvc repro {stage}`, "
+                    "or `dvc pull` where a remote has it."
+                )
+        seed_everything(params.seed)
+        report.begin(sections, scratch_key(stage, flags, signature, sections))
+        inputs = {flag: getattr(flags, flag) for flag in signature.inputs}
+        partials = {flag: getattr(flags, flag).with_name(getattr(flags, flag).name + ".partial") for flag in signature.outputs}
+        for partial in partials.values():
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.unlink(missing_ok=True)
+            partial.parent.mkdir(parents=True, exist_ok=True)
+        extra = {"target": target} if signature.takes_target else {}
+        figures = run(**inputs, **partials, **sections, **extra, report=report)
+        for flag, partial in partials.items():
+            fsync_tree(partial)
+            final: Path = getattr(flags, flag)
+            if final.is_dir():
+                shutil.rmtree(final)
+            os.replace(partial, final)
+        if flags.metrics:
+            write_json(flags.metrics, figures)
+        if flags.curves:
+            report.write_curves(flags.curves)
+        report.done(figures)
+    except LimbeckError as error:
+        return report.failed(error, str(error), error.exit_code)
+    except KeyboardInterrupt as error:
+        return report.failed(error, "interrupted; the same command goes on from here.", 130)
+    except OSError as error:
+        known = from_os_error(error)
+        if known is None:
+            traceback.print_exc()
+            return report.failed(error, str(error), 1)
+        return report.failed(known, str(known), known.exit_code)
+    except Exception as error:
+        traceback.print_exc()
+        return report.failed(error, str(error), 1)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,61 @@
+"""Quality and latency of the files that ship, on the device."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from limbeck.atomic import replace, write_json
+from limbeck.components import Component, bind
+from limbeck.data.splits import read, read_meta
+from limbeck.devices import DEVICES, predict
+from limbeck.edge import manifest
+from limbeck.evaluation import estimate, paired_difference, scorer
+from limbeck.params import BenchmarkParams, MeasureParams, Out
+from limbeck.recording import Report
+
+PREDICT_BATCH = 256
+
+
+def run(
+    *,
+    data: Path,
+    exported: Path,
+    confusion: Out,
+    latency: Out,
+    device: Component,
+    threads: int,
+    benchmark: BenchmarkParams,
+    measure: MeasureParams,
+    metric: str,
+    report: Report,
+) -> dict[str, Any]:
+    """Measure every exported file on validation and test, and its latency and memory on the device."""
+    described = manifest.read(exported)
+    files = {name.removesuffix(".onnx"): exported / name for name in described["files"] if name.endswith(".onnx")}
+    score = scorer(metric)
+    scores: dict[str, dict[str, Any]] = {variant: {} for variant in files}
+    logits: dict[str, Any] = {}
+    labels = {}
+    for split in ("validation", "test"):
+        _, labels[split] = read(data, split)
+        for variant, file in files.items():
+            logits[variant] = predict(file, data / split / "x.npy", threads=threads, batch_size=PREDICT_BATCH)
+            scores[variant][split] = score(logits[variant], labels[split])
+    quality: dict[str, Any] = {}
+    for variant in files:
+        quality[variant] = {}
+        for split, own in scores[variant].items():
+            drop = paired_difference(scores["teacher"][split], own, measure.bootstrap, measure.seed)
+            quality[variant][split] = {**estimate(own, measure.bootstrap, measure.seed), "drop": drop}
+    ships = "model.int8" if "model.int8" in files else "model.fp32"
+    classes = np.array(read_meta(data).classes)
+    with replace(confusion) as partial, partial.open("w", encoding="utf-8") as stream:
+        stream.write("actual,predicted\n")
+        for actual, predicted in zip(classes[labels["test"]], classes[logits[ships].argmax(1)], strict=True):
+            stream.write(f"{actual},{predicted}\n")
+    measured = bind(device, DEVICES, "device")()(
+        files, threads=threads, batch_size=benchmark.batch_size, measure=measure, progress=report.progress
+    )
+    write_json(latency, measured)
+    return {"metric": metric, "test_count": len(labels["test"]), "variants": quality}

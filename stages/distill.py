@@ -1,0 +1,77 @@
+"""A small network taught by the soft labels, and the same one without them."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+
+from limbeck import models
+from limbeck.atomic import write_json
+from limbeck.checkpoint import Spec
+from limbeck.data.splits import read, read_meta
+from limbeck.evaluation import paired_difference, predict, scorer
+from limbeck.labels import training_data
+from limbeck.objectives import cross_entropy, objective_of, on_logits
+from limbeck.params import At, DistillParams, MeasureParams, Out, StudentParams, Unused
+from limbeck.recording import Report
+from limbeck.training import fit
+
+
+def run(
+    *,
+    data: Path,
+    labels: Path,
+    out: Out,
+    control: Out,
+    student: StudentParams,
+    distill: Annotated[DistillParams | Unused, At("distill")],
+    measure: MeasureParams,
+    metric: str,
+    seed: int,
+    report: Report,
+) -> dict[str, Any]:
+    """Train the student on the labelled views; with `control: true` also its twin that has no teacher.
+
+    The gain of distillation is the paired difference of both on the test split, which decides nothing here.
+    """
+    meta = read_meta(data)
+    spec = Spec(
+        model=student.model, shape=meta.shape, dtype=meta.dtype, classes=meta.classes, mean=meta.mean, std=meta.std
+    )
+    score = scorer(metric)
+    test_x, test_y = read(data, "test")
+
+    def train(arm: str, *, taught: bool) -> tuple[models.Network, float]:
+        torch.manual_seed(seed)  # both arms start from equal weights
+        network = models.build(spec)
+        objective = objective_of(distill) if taught else on_logits(cross_entropy)
+        fitted = fit(
+            network, objective, training_data(data, labels, with_teacher=taught), student.train,
+            score=score, seed=seed, report=report, arm=arm,
+        )  # fmt: skip
+        return network, fitted.best
+
+    taught = not isinstance(distill, Unused)
+    network, best = train("student", taught=taught)
+    models.save(out, spec, network)
+    figures: dict[str, Any] = {
+        "validation": best,
+        "parameters": models.num_params(network),
+        "macs": models.count_macs(network, torch.from_numpy(test_x[:1].copy())),
+        "objective": distill.use,
+    }
+    if not isinstance(distill, Unused) and distill.control:
+        twin, figures["control_validation"] = train("control", taught=False)
+        models.save(control, spec, twin)
+        gain = paired_difference(
+            score(predict(network, test_x), test_y), score(predict(twin, test_x), test_y), measure.bootstrap, measure.seed
+        )
+        figures["gain"] = {**gain, "seeds": 1, "beyond_noise": gain["low"] > 0}
+        report.log(
+            f"gain of distillation {100 * gain['value']:+.2f} points [{100 * gain['low']:.2f}, {100 * gain['high']:.2f}], one seed"
+            + ("" if gain["low"] > 0 else ": none beyond the noise")
+        )
+    else:
+        control.mkdir()
+        write_json(control / "none.json", {"control": "not asked for"})
+    return figures

@@ -1,0 +1,26 @@
+"""The teacher's logits for augmented views of every training sample."""
+
+from pathlib import Path
+from typing import Any
+
+from limbeck import checkpoint, labels, models
+from limbeck.data.splits import read, read_meta
+from limbeck.evaluation import predict, scorer
+from limbeck.params import LabelParams, Out
+from limbeck.recording import Report
+
+
+def run(
+    *, data: Path, teacher: Path, out: Out, label: LabelParams, metric: str, seed: int, report: Report
+) -> dict[str, Any]:
+    """Let the teacher answer `num_views` views and store its logits in fp16."""
+    _, network = models.load(teacher)
+    x, y = read(data, "validation")
+    quality = float(scorer(metric)(predict(network, x), y).mean())
+    labels.write(
+        out, data, network, label,
+        seed=seed, teacher_digest=checkpoint.digest_of(teacher), teacher_quality=quality, progress=report.progress,
+    )  # fmt: skip
+    meta = read_meta(data)
+    megabytes = labels.required_mb(label.num_views, meta.counts["train"], len(meta.classes))
+    return {"views": label.num_views, "megabytes": megabytes, "teacher_validation": quality}

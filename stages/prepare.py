@@ -1,0 +1,18 @@
+"""A data source into fixed splits."""
+
+from pathlib import Path
+from typing import Any
+
+from limbeck.components import bind
+from limbeck.data import splits
+from limbeck.data.sources import SOURCES
+from limbeck.params import DataParams, Out
+from limbeck.recording import Report
+
+
+def run(*, out: Out, data: DataParams, seed: int, report: Report) -> dict[str, Any]:
+    """Read the source, split it (stratified, seeded), store memory-mapped arrays and meta.json."""
+    source = bind(data.source, SOURCES, "data source")()
+    meta = splits.write(out, source, data.split, seed)
+    report.log(f"{source.name}: " + ", ".join(f"{count} {name}" for name, count in meta.counts.items()))
+    return {"samples": dict(meta.counts), "classes": len(meta.classes)}

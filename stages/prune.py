@@ -1,0 +1,74 @@
+"""Channels cut away, and the loss of quality trained back."""
+
+import shutil
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+
+from limbeck import models
+from limbeck.data.splits import read
+from limbeck.evaluation import predict, scorer
+from limbeck.export import check_parity, to_onnx
+from limbeck.labels import training_data
+from limbeck.objectives import objective_of
+from limbeck.params import At, DistillParams, Out, PruneParams, TrainParams, Unused
+from limbeck.pruning import cuts_of, prune_
+from limbeck.recording import Report
+from limbeck.training import fit
+
+PROOF_OPSET = 18
+
+
+def run(
+    *,
+    data: Path,
+    labels: Path,
+    student: Path,
+    out: Out,
+    distill: Annotated[DistillParams | Unused, At("distill")],
+    prune: Annotated[PruneParams | Unused, At("prune")],
+    train: Annotated[TrainParams, At("student.train")],
+    metric: str,
+    seed: int,
+    report: Report,
+) -> dict[str, Any]:
+    """Cut in steps, each trained back on the student's own soft labels; prove that the result exports."""
+    spec, network = models.load(student)
+    score = scorer(metric)
+    x, y = read(data, "validation")
+    sample = torch.from_numpy(x[:1].copy())
+    before = {"parameters": models.num_params(network), "macs": models.count_macs(network, sample)}
+    quality_before = float(score(predict(network, x), y).mean())
+    if isinstance(prune, Unused):
+        report.log("prune is {use: none}: the student passes through")
+        report.curve({"epoch": 0, "arm": "unpruned", "validation": quality_before})
+        shutil.copytree(student, out)
+        return {"use": "none", "validation": quality_before, **before, "macs_kept": 1.0, "parameters_kept": 1.0}
+    training = training_data(data, labels, with_teacher=not isinstance(distill, Unused))
+    torch.manual_seed(seed)
+    quality = quality_before
+    for step, macs in enumerate(prune_(network, prune, sample), start=1):
+        cut_to = float(score(predict(network, x), y).mean())
+        fitted = fit(
+            network, objective_of(distill), training, prune.recover.of(train),
+            score=score, seed=seed + step, report=report, arm=f"step{step}",
+        )  # fmt: skip
+        quality = fitted.best
+        report.log(f"step {step} of {prune.steps}: {macs:,} MACs, {metric} {cut_to:.4f} cut, {quality:.4f} recovered")
+    spec = spec.model_copy(update={"cuts": cuts_of(spec, network)})
+    models.save(out, spec, network)
+    _, again = models.load(out)  # what is stored builds without torch-pruning and exports
+    proof = report.scratch / "proof.onnx"
+    to_onnx(proof, again, spec, PROOF_OPSET, {})
+    check_parity(proof, again, x, max_difference=1e-3, min_equal=0.99)
+    parameters, macs = models.num_params(again), models.count_macs(again, sample)
+    return {
+        "use": prune.use,
+        "validation": quality,
+        "validation_before": quality_before,
+        "parameters": parameters,
+        "macs": macs,
+        "macs_kept": macs / before["macs"],
+        "parameters_kept": parameters / before["parameters"],
+    }
