@@ -80,14 +80,19 @@ def read(folder: Path) -> tuple[Spec, dict[str, Tensor]]:
 
     Raises:
         CheckpointError: a file is missing, no checkpoint, truncated or altered.
+
     """
     try:
         raw: Any = json.loads((folder / SPEC).read_text(encoding="utf-8"))
         spec = Spec.model_validate(raw)
     except FileNotFoundError:
-        raise CheckpointError(f"{folder} holds no {SPEC}; expected a Limbeck checkpoint. Run the stage that writes it.") from None
+        raise CheckpointError(
+            f"{folder} holds no {SPEC}; expected a Limbeck checkpoint. Run the stage that writes it."
+        ) from None
     except (ValueError, ValidationError) as error:
-        raise CheckpointError(f"{folder / SPEC} is no checkpoint: {error}. Run the stage that writes it again.") from None
+        raise CheckpointError(
+            f"{folder / SPEC} is no checkpoint: {error}. Run the stage that writes it again."
+        ) from None
     path = folder / WEIGHTS
     try:
         found = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -108,6 +113,7 @@ def load_strictly_(module: nn.Module, state: dict[str, Tensor], origin: Path) ->
 
     Raises:
         CheckpointError: naming every tensor that is missing, unknown, or of another shape or dtype.
+
     """
     own = module.state_dict()
     faults = [f"{name}: missing, expected {tuple(own[name].shape)}" for name in own if name not in state]
@@ -121,6 +127,8 @@ def load_strictly_(module: nn.Module, state: dict[str, Tensor], origin: Path) ->
     if faults:
         shown = "\n  ".join(sorted(faults)[:12])
         more = f"\n  and {len(faults) - 12} more" if len(faults) > 12 else ""
-        raise CheckpointError(f"the weights of {origin} do not fit the model that its {SPEC} describes:\n  {shown}{more}")
+        raise CheckpointError(
+            f"the weights of {origin} do not fit the model that its {SPEC} describes:\n  {shown}{more}"
+        )
     with torch.no_grad():
         module.load_state_dict(state, strict=True)

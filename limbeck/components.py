@@ -49,12 +49,15 @@ def resolve(component: Component, table: Table, kind: str) -> Callable[..., Any]
 
     Raises:
         ComponentError: the name is in no table, or its import path leads nowhere.
+
     """
     name = component.use
     if name in table:
         return table[name]
     if ":" not in name:
-        raise ComponentError(f"no {kind} {name!r}; {nearest(name, list(table))} An own one is 'custom.my_file:my_name'.")
+        raise ComponentError(
+            f"no {kind} {name!r}; {nearest(name, list(table))} An own one is 'custom.my_file:my_name'."
+        )
     module_name, _, attribute = name.partition(":")
     try:
         module = importlib.import_module(module_name)
@@ -65,7 +68,9 @@ def resolve(component: Component, table: Table, kind: str) -> Callable[..., Any]
     found = getattr(module, attribute, None)
     if not callable(found):
         names = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-        raise ComponentError(f"{kind} {name!r}: {module_name} has no callable {attribute!r}; {nearest(attribute, names)}")
+        raise ComponentError(
+            f"{kind} {name!r}: {module_name} has no callable {attribute!r}; {nearest(attribute, names)}"
+        )
     return found  # type: ignore[no-any-return]
 
 
@@ -74,6 +79,7 @@ def check(component: Component, table: Table, kind: str) -> Callable[..., Any]:
 
     Raises:
         ComponentError: a keyword is unknown, or one without a default is missing.
+
     """
     function = resolve(component, table, kind)
     arguments = {

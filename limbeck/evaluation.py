@@ -26,7 +26,8 @@ class Estimate(TypedDict):
 
 def accuracy(logits_NK: NDArray[np.floating[Any]], labels_N: NDArray[np.int64]) -> Scores:
     """1 where the largest logit is the label's, else 0."""
-    return (logits_NK.argmax(axis=1) == labels_N).astype(np.float64)
+    scores: Scores = (logits_NK.argmax(axis=1) == labels_N).astype(np.float64)
+    return scores
 
 
 METRICS: dict[str, Callable[..., Scores]] = {"accuracy": accuracy}

@@ -17,18 +17,20 @@ from limbeck.atomic import replace
 from limbeck.checkpoint import Spec
 from limbeck.errors import ExportError
 from limbeck.evaluation import predict
-from limbeck.models import Network
-from limbeck.quantization import quiet, torch_dtype
+from limbeck.models import Network, torch_dtype
+from limbeck.quiet import quiet
 
 
-def fuse_(network: nn.Module) -> nn.Module:
-    """Fold each BatchNorm into the convolution before it, in place, where a Sequential or a block pairs them.
+def fuse(network: nn.Module) -> nn.Module:
+    """Fold each BatchNorm into the convolution before it. Pairs are found by tracing; an untraceable network stays."""
+    with quiet():
+        from torch.fx.experimental import optimization
+        from torch.fx.proxy import TraceError
 
-    Pairs are found by tracing; a network that cannot be traced stays as it is.
-    """
-    from torch.fx.experimental.optimization import fuse
-
-    return fuse(network)  # type: ignore[no-any-return]
+        try:
+            return optimization.fuse(network)
+        except TraceError:
+            return network
 
 
 def to_onnx(path: Path, network: nn.Module, spec: Spec, opset: int, notes: dict[str, str]) -> None:
@@ -39,9 +41,10 @@ def to_onnx(path: Path, network: nn.Module, spec: Spec, opset: int, notes: dict[
 
     Raises:
         ExportError: the network cannot be expressed.
+
     """
     if isinstance(network, Network):
-        network = fuse_(copy.deepcopy(network).eval())
+        network = fuse(copy.deepcopy(network).eval())
     example = torch.zeros((2, *spec.shape), dtype=torch_dtype(spec.dtype))
     with quiet():
         try:
@@ -114,7 +117,9 @@ def run(path: Path, x: NDArray[np.generic], batch_size: int = 256) -> NDArray[np
     """An exported file's logits [N, K] for raw samples [N, ...]."""
     opened = session(path)
     starts = range(0, len(x), batch_size)
-    answers: list[Any] = [opened.run(["logits"], {"input": np.ascontiguousarray(x[s : s + batch_size])})[0] for s in starts]
+    answers: list[Any] = [
+        opened.run(["logits"], {"input": np.ascontiguousarray(x[s : s + batch_size])})[0] for s in starts
+    ]
     return np.concatenate(answers)
 
 
@@ -127,6 +132,7 @@ def check_parity(
 
     Raises:
         ExportError: they differ by more, or too few predictions are equal.
+
     """
     expected, found = predict(network, x), run(path, x)
     difference = float(np.abs(expected - found).max() / max(1e-9, np.abs(expected).max()))

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import nn
 
@@ -21,7 +22,6 @@ from limbeck.data.augment import AUGMENTS, Views
 from limbeck.data.splits import read, read_meta
 from limbeck.errors import DataError
 from limbeck.params import LabelParams
-from limbeck.training import TrainingData
 
 LOGITS = "logits.npy"
 
@@ -60,6 +60,7 @@ def write(
 
     Raises:
         DataError: they would take more than `max_mb`.
+
     """
     x, _ = read(data, "train")
     meta = read_meta(data)
@@ -105,6 +106,7 @@ def read_labels_meta(folder: Path) -> LabelMeta:
 
     Raises:
         DataError: it is missing or not what `label` writes.
+
     """
     try:
         raw: Any = json.loads((folder / "labels.json").read_text(encoding="utf-8"))
@@ -113,8 +115,10 @@ def read_labels_meta(folder: Path) -> LabelMeta:
         raise DataError(f"{folder}/labels.json is not what label writes: {error}. Run `dvc repro -f label`.") from None
 
 
-def training_data(data: Path, labels: Path, *, with_teacher: bool) -> TrainingData:
-    """What a student trains on: the labelled views, and their logits unless it must do without a teacher.
+def read_views(data: Path, labels: Path, *, with_teacher: bool) -> tuple[Views, NDArray[np.float16] | None]:
+    """The labelled views and the logits [V, N, K] made for them.
+
+    A student that must do without a teacher gets the same views in the same order, and None.
 
     Raises:
         DataError: the logits changed, or were made for other data.
@@ -128,21 +132,6 @@ def training_data(data: Path, labels: Path, *, with_teacher: bool) -> TrainingDa
     path = labels / LOGITS
     if _sha256(path) != label_meta.sha256:
         raise DataError(f"{path} has changed since it was made; `dvc checkout --force labels` restores it.")
-    x, y = read(data, "train")
-    validation_x, validation_y = read(data, "validation")
-    views = Views(x, bind(label_meta.augment, AUGMENTS, "augmentation")(), label_meta.seed)
-    logits = np.load(path, mmap_mode="r", allow_pickle=False)
-    if not with_teacher:  # the same views in the same order, but no answers
-        return TrainingData(_Repeated(views, label_meta.num_views), np.asarray(y), None, validation_x, validation_y)
-    return TrainingData(views, np.asarray(y), logits, validation_x, validation_y)
-
-
-class _Repeated(Views):
-    """Views that start again after `num_views`, as a taught student sees them."""
-
-    def __init__(self, views: Views, num_views: int) -> None:
-        super().__init__(views.samples, views.augment, views.seed)
-        self.num_views = num_views
-
-    def get(self, view: int, indices: torch.Tensor) -> torch.Tensor:
-        return super().get(view % self.num_views, indices)
+    x, _ = read(data, "train")
+    views = Views(x, bind(label_meta.augment, AUGMENTS, "augmentation")(), label_meta.seed, label_meta.num_views)
+    return views, np.load(path, mmap_mode="r", allow_pickle=False) if with_teacher else None

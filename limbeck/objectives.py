@@ -47,6 +47,7 @@ def kd(logits_BK: Tensor, batch: Batch, *, alpha: float, temperature: float) -> 
 
     Raises:
         ValueError: alpha outside 0..1, or a temperature that is not positive.
+
     """
     if not 0 <= alpha <= 1 or temperature <= 0:
         raise ValueError(f"kd takes alpha in 0..1 and a positive temperature, found {alpha} and {temperature}")

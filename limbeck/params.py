@@ -279,6 +279,7 @@ def check_tracking_uri(uri: str) -> str:
 
     Raises:
         ValueError: it has no scheme, no host, or a scheme that MLflow does not serve.
+
     """
     from urllib.parse import urlsplit
 
@@ -300,6 +301,7 @@ def load(path: Path = Path("params.yaml")) -> Params:
 
     Raises:
         ParamsError: naming every offending key, what was expected and what was found.
+
     """
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -308,7 +310,9 @@ def load(path: Path = Path("params.yaml")) -> Params:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ParamsError(f"{path} is no YAML: {error}") from None
     if not isinstance(raw, dict):
-        raise ParamsError(f"{path} holds {type(raw).__name__}, expected sections such as {', '.join(Params.model_fields)}.")
+        raise ParamsError(
+            f"{path} holds {type(raw).__name__}, expected sections such as {', '.join(Params.model_fields)}."
+        )
     try:
         return Params.model_validate(raw)
     except ValidationError as error:
@@ -350,4 +354,3 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
         if found and not issubclass(found, Unused):
             return found
     return None
-

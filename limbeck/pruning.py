@@ -63,6 +63,7 @@ def prune_(network: Network, params: PruneParams, sample: Tensor) -> Iterator[in
 
     Raises:
         ParamsError: the MACs budget cannot be reached.
+
     """
     import torch_pruning
 

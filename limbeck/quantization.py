@@ -5,10 +5,7 @@ builds, exports, prepares, loads strictly and converts, which gives the same bit
 """
 
 import copy
-import logging
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,24 +17,9 @@ from torch import Tensor, nn
 from limbeck import checkpoint, models
 from limbeck.checkpoint import Quantization, Spec
 from limbeck.components import Component, bind
-from limbeck.models import Network
+from limbeck.models import Network, torch_dtype
 from limbeck.params import QuantizeParams
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Silence what torchao and torch.export say about each other's deprecations and about CUDA kernels."""
-    names = ("torchao", "torch.utils._pytree", "torch.export", "torch.onnx", "onnxscript", "onnx_ir")
-    before = {name: logging.getLogger(name).level for name in names}
-    for name in names:
-        logging.getLogger(name).setLevel(logging.ERROR + 1)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for name, level in before.items():
-            logging.getLogger(name).setLevel(level)
+from limbeck.quiet import quiet
 
 
 def static(*, is_qat: bool = False, reduce_range: bool = False) -> Any:
@@ -70,7 +52,13 @@ def prepare(network: Network, quantization: Quantization, shape: tuple[int, ...]
         batch = torch.export.Dim("batch", min=2)
         graph = torch.export.export(network, (example,), dynamic_shapes=({0: batch},)).module()
         make = bind(
-            Component(use=quantization.use, is_qat=quantization.trained, reduce_range=quantization.reduce_range),
+            Component.model_validate(
+                {
+                    "use": quantization.use,
+                    "is_qat": quantization.trained,
+                    "reduce_range": quantization.reduce_range,
+                }
+            ),
             SCHEMES,
             "quantization",
         )
@@ -124,6 +112,7 @@ def load(folder: Path) -> tuple[Spec, nn.Module]:
 
     Raises:
         CheckpointError: the folder is corrupt, or its weights do not fit its spec.
+
     """
     spec, state = checkpoint.read(folder)
     if spec.quantization is None:
@@ -139,10 +128,3 @@ def _shape_like_(prepared: nn.Module, state: dict[str, Tensor]) -> None:
     for name, buffer in dict(prepared.named_buffers()).items():
         if name in state and buffer.shape != state[name].shape and buffer.numel() <= 1:
             buffer.resize_(state[name].shape)
-
-
-def torch_dtype(name: str) -> torch.dtype:
-    """`uint8` -> torch.uint8."""
-    found = getattr(torch, name)
-    assert isinstance(found, torch.dtype)
-    return found

@@ -1,5 +1,6 @@
-"""The one training loop. Teacher, student, recovery after pruning and QAT differ in one line:
-`loss = objective(model, batch)`.
+"""The one training loop.
+
+Teacher, student, recovery after pruning and QAT differ in one line: `loss = objective(model, batch)`.
 
 Deterministic and resumable to the bit: batch order and views are functions of (seed, epoch), the learning
 rate is a function of the step, and everything else that moves is in the state file that a killed run leaves.
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from limbeck.atomic import replace
 from limbeck.components import bind
 from limbeck.data.augment import Views
+from limbeck.data.splits import read
 from limbeck.errors import TrainingDiverged
 from limbeck.evaluation import Scores, predict
 from limbeck.objectives import Batch, Objective
@@ -56,14 +58,22 @@ class TrainingData:
     x: NDArray[np.generic]
     y: NDArray[np.int64]
 
+    @classmethod
+    def of(cls, data: Path, views: Views, teacher_VNK: NDArray[np.float16] | None) -> "TrainingData":
+        """Join views of the training split with its labels and the validation split."""
+        _, labels_N = read(data, "train")
+        return cls(views, labels_N, teacher_VNK, *read(data, "validation"))
+
     def batches(self, epoch: int, batch_size: int, seed: int) -> Iterator[Batch]:
         """The batches of an epoch: a fresh permutation, whole batches only (one smaller one if there is no other)."""
         view = epoch if self.teacher_VNK is None else epoch % len(self.teacher_VNK)
         order = np.random.default_rng([seed, epoch]).permutation(len(self.views))
         for start in range(0, max(1, len(order) // batch_size) * batch_size, batch_size):
             indices = order[start : start + batch_size]
-            teacher = None if self.teacher_VNK is None else torch.from_numpy(self.teacher_VNK[view, indices])
-            labels = torch.from_numpy(self.labels_N[indices])
+            teacher = (
+                None if self.teacher_VNK is None else torch.from_numpy(np.asarray(self.teacher_VNK[view, indices]))
+            )
+            labels = torch.from_numpy(np.asarray(self.labels_N[indices]))
             yield Batch(self.views.get(view, torch.from_numpy(indices)), labels, teacher)
 
     def num_batches(self, batch_size: int) -> int:
@@ -80,7 +90,9 @@ class Fitted:
     history: list[dict[str, float]] = field(default_factory=list)
 
 
-def sgd(parameters: Iterator[nn.Parameter], lr: float, weight_decay: float, *, momentum: float) -> torch.optim.Optimizer:
+def sgd(
+    parameters: Iterator[nn.Parameter], lr: float, weight_decay: float, *, momentum: float
+) -> torch.optim.Optimizer:
     """Stochastic gradient descent with Nesterov's momentum."""
     return torch.optim.SGD(parameters, lr=lr, weight_decay=weight_decay, momentum=momentum, nesterov=momentum > 0)
 
@@ -113,7 +125,7 @@ def uses_bf16(precision: str, device: torch.device) -> bool:
     if precision != "auto":
         return precision == "bf16"
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))
 
@@ -168,6 +180,7 @@ def fit(
 
     Raises:
         TrainingDiverged: a loss is not finite; nothing is written.
+
     """
     torch.set_num_threads(params.threads)
     torch.use_deterministic_algorithms(True)
@@ -229,7 +242,7 @@ def fit(
                     f"finite number. Lower train.lr (now {params.lr:g}), lengthen warmup_epochs, or look at the data."
                 )
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(model.parameters(), params.clip_norm)
             optimizer.step()
             if averaged:

@@ -32,6 +32,11 @@ def _watched() -> list[psutil.Process]:
     return found
 
 
+def _is_orphan() -> bool:
+    """Whether dvc, which started us, was gone before we could look."""
+    return os.getppid() == 1 and "DVC_STAGE" in os.environ
+
+
 def _gone(process: psutil.Process) -> bool:
     try:
         return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
@@ -41,6 +46,8 @@ def _gone(process: psutil.Process) -> bool:
 
 def end_with_parent(every_s: float = 0.25) -> None:
     """Start a daemon thread that ends this process at once when a watched process is gone."""
+    if _is_orphan():
+        os._exit(128 + signal.SIGTERM)
     watched = _watched()
 
     def watch() -> None:

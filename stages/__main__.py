@@ -16,7 +16,6 @@ import argparse
 import hashlib
 import importlib
 import inspect
-import json
 import random
 import shutil
 import sys
@@ -26,12 +25,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
+from limbeck.recording import Report
+
 from limbeck import params as params_file
 from limbeck.atomic import fsync_tree, replace, write_json
 from limbeck.components import check
 from limbeck.errors import LimbeckError, ParamsError, from_os_error
 from limbeck.params import At, Out, Params
-from limbeck.tracking import Report
 from limbeck.watch import end_with_parent
 
 STAGES = ("prepare", "teacher", "label", "distill", "prune", "quantize", "export", "benchmark", "register")
@@ -71,10 +71,12 @@ def check_components(params: Params) -> None:
 
     Raises:
         ComponentError: naming the component, the keyword and the nearest one that exists.
+
     """
+    from limbeck.devices import DEVICES
+
     from limbeck.data.augment import AUGMENTS
     from limbeck.data.sources import SOURCES
-    from limbeck.devices import DEVICES
     from limbeck.evaluation import METRICS
     from limbeck.models import MODELS
     from limbeck.objectives import LOSSES
@@ -189,7 +191,9 @@ def main(arguments: list[str]) -> int:
         seed_everything(params.seed)
         report.begin(sections, scratch_key(stage, flags, signature, sections))
         inputs = {flag: getattr(flags, flag) for flag in signature.inputs}
-        partials = {flag: getattr(flags, flag).with_name(getattr(flags, flag).name + ".partial") for flag in signature.outputs}
+        partials = {
+            flag: getattr(flags, flag).with_name(getattr(flags, flag).name + ".partial") for flag in signature.outputs
+        }
         for partial in partials.values():
             shutil.rmtree(partial, ignore_errors=True)
             partial.unlink(missing_ok=True)

@@ -10,11 +10,11 @@ from limbeck.atomic import write_json
 from limbeck.checkpoint import Spec
 from limbeck.data.splits import read, read_meta
 from limbeck.evaluation import paired_difference, predict, scorer
-from limbeck.labels import training_data
+from limbeck.labels import read_views
 from limbeck.objectives import cross_entropy, objective_of, on_logits
 from limbeck.params import At, DistillParams, MeasureParams, Out, StudentParams, Unused
 from limbeck.recording import Report
-from limbeck.training import fit
+from limbeck.training import TrainingData, fit
 
 
 def run(
@@ -46,7 +46,7 @@ def run(
         network = models.build(spec)
         objective = objective_of(distill) if taught else on_logits(cross_entropy)
         fitted = fit(
-            network, objective, training_data(data, labels, with_teacher=taught), student.train,
+            network, objective, TrainingData.of(data, *read_views(data, labels, with_teacher=taught)), student.train,
             score=score, seed=seed, report=report, arm=arm,
         )  # fmt: skip
         return network, fitted.best
@@ -64,7 +64,10 @@ def run(
         twin, figures["control_validation"] = train("control", taught=False)
         models.save(control, spec, twin)
         gain = paired_difference(
-            score(predict(network, test_x), test_y), score(predict(twin, test_x), test_y), measure.bootstrap, measure.seed
+            score(predict(network, test_x), test_y),
+            score(predict(twin, test_x), test_y),
+            measure.bootstrap,
+            measure.seed,
         )
         figures["gain"] = {**gain, "seeds": 1, "beyond_noise": gain["low"] > 0}
         report.log(

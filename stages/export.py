@@ -5,13 +5,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from limbeck.recording import Report
 
 from limbeck import checkpoint, models, quantization
 from limbeck import export as onnx_export
 from limbeck.data.splits import read, read_meta
 from limbeck.edge import golden, manifest
 from limbeck.params import ExportParams, Out
-from limbeck.recording import Report
 
 
 def run(
@@ -54,7 +54,9 @@ def run(
             num_params[variant], macs[variant] = models.num_params(network), models.count_macs(network, sample)
         else:
             num_params[variant], macs[variant] = num_params["model.fp32"], macs["model.fp32"]
-        report.log(f"{variant}: {path.stat().st_size:,} B, {proof.equal_predictions:.2%} of predictions equal to torch's")
+        report.log(
+            f"{variant}: {path.stat().st_size:,} B, {proof.equal_predictions:.2%} of predictions equal to torch's"
+        )
     inputs = np.ascontiguousarray(x[: export.num_golden])
     answers = {variant: onnx_export.run(out / f"{variant}.onnx", inputs) for variant in sources}
     golden.write(out / "golden.npz", inputs, answers)

@@ -10,12 +10,12 @@ from limbeck import models
 from limbeck.data.splits import read
 from limbeck.evaluation import predict, scorer
 from limbeck.export import check_parity, to_onnx
-from limbeck.labels import training_data
+from limbeck.labels import read_views
 from limbeck.objectives import objective_of
 from limbeck.params import At, DistillParams, Out, PruneParams, TrainParams, Unused
 from limbeck.pruning import cuts_of, prune_
 from limbeck.recording import Report
-from limbeck.training import fit
+from limbeck.training import TrainingData, fit
 
 PROOF_OPSET = 18
 
@@ -45,7 +45,7 @@ def run(
         report.curve({"epoch": 0, "arm": "unpruned", "validation": quality_before})
         shutil.copytree(student, out)
         return {"use": "none", "validation": quality_before, **before, "macs_kept": 1.0, "parameters_kept": 1.0}
-    training = training_data(data, labels, with_teacher=not isinstance(distill, Unused))
+    training = TrainingData.of(data, *read_views(data, labels, with_teacher=not isinstance(distill, Unused)))
     torch.manual_seed(seed)
     quality = quality_before
     for step, macs in enumerate(prune_(network, prune, sample), start=1):

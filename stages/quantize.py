@@ -9,12 +9,11 @@ import torch
 from limbeck import models, quantization
 from limbeck.data.splits import read
 from limbeck.evaluation import predict, scorer
-from limbeck.labels import read_labels_meta, training_data
+from limbeck.labels import read_labels_meta, read_views
 from limbeck.objectives import objective_of
 from limbeck.params import At, DistillParams, Out, QuantizeParams, TrainParams, Unused
-from limbeck.quantization import torch_dtype
 from limbeck.recording import Report
-from limbeck.training import fit
+from limbeck.training import TrainingData, fit
 
 
 def run(
@@ -41,7 +40,7 @@ def run(
         report.curve({"epoch": 0, "arm": "float", "validation": float_quality})
         shutil.copytree(pruned, out)
         return {"use": "none", "validation": float_quality, "qat": False}
-    dtype = torch_dtype(spec.dtype)
+    dtype = models.torch_dtype(spec.dtype)
     described = quantization.describe(quantize, trained=False)
     prepared = quantization.prepare(network, described, spec.shape, dtype)
     torch.set_num_threads(train.threads)
@@ -64,7 +63,7 @@ def run(
         # averaging would blend observers' counters and switches with weights
         settings = quantize.qat.of(train).model_copy(update={"ema_decay": 0.0, "precision": "fp32"})
         fit(
-            prepared, objective_of(distill), training_data(data, labels, with_teacher=not isinstance(distill, Unused)),
+            prepared, objective_of(distill), TrainingData.of(data, *read_views(data, labels, with_teacher=not isinstance(distill, Unused))),
             settings, score=score, seed=seed, report=report, arm="qat",
         )  # fmt: skip
         quality = float(score(predict(quantization.convert(prepared), x), y).mean())

@@ -20,15 +20,14 @@ from limbeck.training import TrainingData, fit
 def run(*, data: Path, out: Out, teacher: TeacherParams, metric: str, seed: int, report: Report) -> dict[str, Any]:
     """Train the teacher through the one loop on a fresh view of the data every epoch."""
     meta = read_meta(data)
-    x, y = read(data, "train")
-    validation_x, validation_y = read(data, "validation")
+    x, _ = read(data, "train")
     spec = Spec(
         model=teacher.model, shape=meta.shape, dtype=meta.dtype, classes=meta.classes, mean=meta.mean, std=meta.std
     )
     torch.manual_seed(seed)
     network = models.build(spec)
     views = Views(x, bind(teacher.augment, AUGMENTS, "augmentation")(), seed)
-    training = TrainingData(views, y, None, validation_x, validation_y)
+    training = TrainingData.of(data, views, None)
     fitted = fit(
         network, on_logits(cross_entropy), training, teacher.train,
         score=scorer(metric), seed=seed, report=report, arm="teacher",

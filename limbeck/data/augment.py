@@ -98,11 +98,17 @@ AUGMENTS: dict[str, Callable[..., Augment]] = {"none": none, "affine": affine, "
 class Views:
     """Numbered views of a split. View v of sample i depends on (seed, v, i, augmentation) alone.
 
-    samples: [N, ...] raw, memory-mapped.
+    samples: [N, ...] raw, memory-mapped. num_views: after so many they start again; None: never.
     """
 
-    def __init__(self, samples: np.ndarray[tuple[int, ...], np.dtype[np.generic]], augment: Augment, seed: int) -> None:
-        self.samples, self.augment, self.seed = samples, augment, seed
+    def __init__(
+        self,
+        samples: np.ndarray[tuple[int, ...], np.dtype[np.generic]],
+        augment: Augment,
+        seed: int,
+        num_views: int | None = None,
+    ) -> None:
+        self.samples, self.augment, self.seed, self.num_views = samples, augment, seed, num_views
         self._draws = lru_cache(maxsize=2)(self._draw)
 
     def __len__(self) -> int:
@@ -114,5 +120,7 @@ class Views:
 
     def get(self, view: int, indices: Tensor) -> Tensor:
         """Raw samples [B, ...] of `view` at `indices` [B] (int64)."""
+        if self.num_views is not None:
+            view %= self.num_views
         samples = torch.from_numpy(np.ascontiguousarray(self.samples[indices.numpy()]))
         return self.augment.apply(samples, self._draws(view)[indices])

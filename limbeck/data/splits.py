@@ -44,6 +44,7 @@ def divide(y: NDArray[np.int64], params: SplitParams, seed: int) -> dict[SplitNa
 
     Raises:
         DataError: a class is too small to stand in every split.
+
     """
     from sklearn.model_selection import train_test_split
 
@@ -71,9 +72,12 @@ def write(folder: Path, source: Source, params: SplitParams, seed: int) -> Meta:
 
     Raises:
         DataError: empty source, labels outside the classes, or a split that cannot be stratified.
+
     """
     if len(source.x) == 0 or len(source.x) != len(source.y):
-        raise DataError(f"source {source.name!r} has {len(source.x)} samples and {len(source.y)} labels; expected equal, above 0.")
+        raise DataError(
+            f"source {source.name!r} has {len(source.x)} samples and {len(source.y)} labels; expected equal, above 0."
+        )
     if source.y.min() < 0 or source.y.max() >= len(source.classes):
         raise DataError(
             f"source {source.name!r} has labels {source.y.min()}..{source.y.max()}; expected 0..{len(source.classes) - 1}."
@@ -110,6 +114,7 @@ def read_meta(folder: Path) -> Meta:
 
     Raises:
         DataError: it is missing or not what `prepare` writes.
+
     """
     try:
         raw: Any = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
@@ -117,7 +122,9 @@ def read_meta(folder: Path) -> Meta:
     except FileNotFoundError:
         raise DataError(f"{folder}/meta.json is missing; run `dvc repro prepare`.") from None
     except (ValueError, ValidationError) as error:
-        raise DataError(f"{folder}/meta.json is not what prepare writes: {error}. Run `dvc repro -f prepare`.") from None
+        raise DataError(
+            f"{folder}/meta.json is not what prepare writes: {error}. Run `dvc repro -f prepare`."
+        ) from None
 
 
 def read(folder: Path, name: SplitName) -> tuple[NDArray[np.generic], NDArray[np.int64]]:
@@ -125,6 +132,7 @@ def read(folder: Path, name: SplitName) -> tuple[NDArray[np.generic], NDArray[np
 
     Raises:
         DataError: an array is missing or its bytes are not the ones that were prepared.
+
     """
     meta = read_meta(folder)
     arrays = []

@@ -23,7 +23,7 @@ class Preprocess(nn.Module):
     """Raw samples to normalized float32: images [B, H, W, C] -> [B, C, H, W], features [B, F] as they lie."""
 
     mean: Tensor
-    std: Tensor
+    scale: Tensor
 
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...], is_image: bool) -> None:
         super().__init__()
@@ -93,6 +93,7 @@ def load(folder: Path) -> tuple[Spec, Network]:
 
     Raises:
         CheckpointError: the folder is corrupt, or its weights do not fit its spec.
+
     """
     spec, state = checkpoint.read(folder)
     assert spec.quantization is None, f"{folder} is quantized; limbeck.quantization.load builds it"
@@ -127,3 +128,10 @@ def count_macs(network: nn.Module, sample: Tensor) -> int:
     for handle in handles:
         handle.remove()
     return total
+
+
+def torch_dtype(name: str) -> torch.dtype:
+    """`uint8` -> torch.uint8."""
+    found = getattr(torch, name)
+    assert isinstance(found, torch.dtype)
+    return found

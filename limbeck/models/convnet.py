@@ -29,6 +29,7 @@ def convnet(shape: tuple[int, ...], num_classes: int, *, width: int, depth: int)
 
     Raises:
         ValueError: a sample that is no image.
+
     """
     if len(shape) != 3:
         raise ValueError(f"convnet takes images, found samples of shape {shape}")

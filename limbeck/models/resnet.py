@@ -28,7 +28,9 @@ class ResNet(nn.Module):
 
     def __init__(self, channels: int, num_classes: int, width: int, num_blocks: int) -> None:
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
+        self.stem = nn.Sequential(
+            nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()
+        )
         blocks = []
         inputs = width
         for stage, outputs in enumerate((width, 2 * width, 4 * width)):
@@ -48,6 +50,7 @@ def resnet(shape: tuple[int, ...], num_classes: int, *, width: int, depth: int) 
 
     Raises:
         ValueError: another depth, or a sample that is no image.
+
     """
     if depth < 8 or (depth - 2) % 6:
         raise ValueError(f"resnet depth is {depth}, expected 6n + 2: 8, 14, 20, ...")

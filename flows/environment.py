@@ -1,0 +1,86 @@
+"""The environment of everything a flow starts: at home in the project's folder, silent towards the outside."""
+
+import os
+import sys
+from pathlib import Path
+
+from limbeck.watch import WATCH
+
+ROOT = Path(__file__).resolve().parents[1]
+
+SILENT = {
+    "DO_NOT_TRACK": "true",
+    "DVC_NO_ANALYTICS": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+"""Telemetry, off in everything we start."""
+
+SQLITE = "sqlite:///"
+
+
+def home_of(workspace: Path) -> Path:
+    """Where a workspace's databases live: the project for the project and work/NAME, else the folder itself."""
+    return ROOT if workspace.resolve().is_relative_to(ROOT) else workspace.resolve()
+
+
+def set_up(*, quiet_console: bool) -> None:
+    """Prepare this process for importing Prefect, which reads its settings when it is imported.
+
+    Args:
+        quiet_console: keep Prefect's own lines off the terminal (its API still receives every one).
+
+    """
+    os.environ.update(SILENT)
+    defaults = {
+        "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while waiting halve the speed of busy neighbours
+        "PREFECT_HOME": str(ROOT / ".prefect"),
+        "PREFECT_SERVER_EPHEMERAL_ENABLED": "true",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+        "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "false",
+    }
+    if quiet_console:
+        # Every logger of Prefect ends in this handler; a failing task would print its traceback there.
+        defaults["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
+    for key, value in defaults.items():
+        os.environ.setdefault(key, value)
+
+
+def tracking_uri(declared: str, workspace: Path) -> str:
+    """The tracking server: MLFLOW_TRACKING_URI, else params.yaml's; a relative SQLite file belongs to the project.
+
+    >>> os.environ.pop("MLFLOW_TRACKING_URI", None) and None
+    >>> tracking_uri("sqlite:////srv/mlflow.db", Path())
+    'sqlite:////srv/mlflow.db'
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or declared
+    file = uri.removeprefix(SQLITE)
+    if not uri.startswith(SQLITE) or not file or file.startswith("/"):
+        return uri
+    return f"{SQLITE}{home_of(workspace) / file}"
+
+
+def for_stages(*, group: str, mark: dict[str, str], uri: str) -> dict[str, str]:
+    """The environment of a stage's process.
+
+    Args:
+        group: id of this pipeline run; stages write it beside what they record.
+        mark: the variable by which `guard` knows our processes.
+        uri: the tracking server.
+
+    """
+    # The interpreter's folder and not its resolved path: a virtual environment is a link to another one's binary.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    return {
+        **os.environ,
+        **SILENT,
+        **mark,
+        "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
+        "PATH": path,
+        "PYTHONUNBUFFERED": "1",  # lines reach the task's log while the stage runs
+        "LIMBECK_GROUP": group,
+        "LIMBECK_REPLAY": "flow",
+        "MLFLOW_TRACKING_URI": uri,
+        WATCH: str(os.getpid()),
+    }

@@ -1,0 +1,299 @@
+"""One flow; every stage of dvc.yaml is one task, the edges are those of the resolved graph alone.
+
+    flow `compress` --- task `prepare` --- task `teacher` --- task `label` --+-- task `distill@phone`  --- ...
+                                                                            +-- task `distill@sensor` --- ...
+
+A task brings its stage up to date with `dvc repro --single-item` (`running`), when its upstream is and the
+machine has a place (`machine`). DVC alone decides what is stale: Prefect's result cache is off, and a stage
+that DVC calls fresh costs no process. Only crashes are tried again.
+"""
+
+import importlib.util
+import json
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+from uuid import uuid4
+
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.context import TaskRunContext
+from prefect.futures import PrefectFuture
+from prefect.runtime import flow_run
+from prefect.states import Cancelled, Completed, Failed
+from prefect.task_runners import ThreadPoolTaskRunner
+from rich.console import Console
+
+from flows import environment, graph, guard, workspace
+from flows.display import Board, view
+from flows.graph import Stage
+from flows.machine import Machine, Stopped
+from flows.running import Runner, StageCrashed, StageFailed
+from limbeck import params as params_file
+from limbeck.errors import LimbeckError
+from limbeck.params import Params
+
+REFRESH_S = 0.25
+REPLAY_S = 1.0
+
+
+class PipelineFailed(LimbeckError):
+    """Stages failed; `exit_code` is the highest of theirs."""
+
+    def __init__(self, failures: Mapping[str, StageFailed], not_started: list[str]) -> None:
+        lines = [f"{name} failed: {failure.cause}" for name, failure in failures.items()]
+        if not_started:
+            lines.append(f"Not started for that: {', '.join(not_started)}.")
+        super().__init__("\n".join(lines))
+        self.failures, self.not_started = dict(failures), not_started
+        self.exit_code = max(failure.exit_code for failure in failures.values())
+
+
+def folder_of(recipe: str | None, folder: Path | None) -> Path:
+    """The workspace to run in: a folder, a recipe's, or the project itself.
+
+    Raises:
+        ParamsError: there is no such recipe.
+    """
+    if folder is not None:
+        return folder.resolve()
+    return workspace.create(recipe, workspace.recipe(recipe)) if recipe else environment.ROOT
+
+
+@flow(name="compress", flow_run_name="compress", persist_result=False, validate_parameters=False)
+def compress(
+    target: list[str] | None = None,
+    recipe: str | None = None,
+    folder: Path | None = None,
+    jobs: int | None = None,
+    show: bool = False,
+) -> Any:
+    """Bring the pipeline up to date: distil, prune, quantize, export, measure and register.
+
+    Args:
+        target: only these targets; all of them when empty.
+        recipe: run recipes/NAME.yaml in work/NAME instead of the project's params.yaml.
+        folder: another workspace's folder.
+        jobs: stages side by side; as many as there are processors when empty.
+        show: keep the terminal informed (the command line does).
+
+    Raises:
+        ParamsError: params.yaml, a target or the recipe is not right; nothing was started.
+        PipelineFailed: a stage failed; everything that does not depend on it went on.
+    """
+    run = _Run(target or None, folder_of(recipe, Path(folder) if folder else None), jobs, show)
+    return run.execute()
+
+
+@task(persist_result=False, cache_policy=NO_CACHE)
+def stage_task(run: "_Run", stage: Stage) -> str:
+    """Bring one stage up to date. Called with the stage's name and retries, see `_Run.execute`."""
+    return run.bring_up_to_date(stage)
+
+
+class _Run:
+    """One run of the flow."""
+
+    def __init__(self, targets: list[str] | None, folder: Path, jobs: int | None, show: bool) -> None:
+        self.params: Params = params_file.load(folder / "params.yaml")
+        self.folder = folder
+        self.stages = graph.load(folder, targets)
+        self.steps = {step.stage.name: step for step in graph.plan(self.stages, graph.changed(folder))}
+        self.machine = Machine(jobs or os.cpu_count() or 1)
+        self.board = Board(folder, self.stages)
+        self.console = Console() if show else Console(quiet=True)
+        self.failures: dict[str, StageFailed] = {}
+        self.stopped = threading.Event()
+        self.group = str(flow_run.get_id() or uuid4())
+        self.uri = environment.tracking_uri(self.params.tracking.uri, folder)
+        self.runner: Runner
+
+    def execute(self) -> State[Any]:
+        """Submit every stage, watch until all ended, report."""
+        os.environ.update(environment.SILENT)  # MLflow is imported in this process
+        inherited = os.environ.get(guard.MARK)
+        own = None if inherited else guard.start()
+        mark = {guard.MARK: inherited} if inherited else own.environment if own else {}
+        self.runner = Runner(
+            self.folder, environment.for_stages(group=self.group, mark=mark, uri=self.uri)
+        )
+        try:
+            with self._signals(), self._replaying(), ThreadPoolTaskRunner(max_workers=len(self.stages)) as pool:
+                self._wait(self._submit(pool))
+            return self._conclude()
+        finally:
+            if own:
+                own.close()
+
+    def _submit(self, pool: Any) -> dict[str, PrefectFuture[str]]:
+        futures: dict[str, PrefectFuture[str]] = {}
+        for stage in self.stages:
+            named = stage_task.with_options(
+                name=stage.name,
+                task_run_name=stage.name,
+                description=stage.desc,
+                retries=stage.retries,
+                retry_condition_fn=_crashed,
+            )
+            upstream = [futures[name] for name in stage.upstream if name in futures]
+            futures[stage.name] = pool.submit(named, parameters={"run": self, "stage": stage}, wait_for=upstream)
+        return futures
+
+    def _wait(self, futures: dict[str, PrefectFuture[str]]) -> None:
+        with view(self.board, self.console) as shown:
+            for name, future in futures.items():
+                ended = threading.Event()
+                future.add_done_callback(lambda _, ended=ended: ended.set())
+                while not ended.wait(REFRESH_S):
+                    shown.refresh()
+                if self.board.rows[name].state == "waiting":
+                    self.board.end(name, "not started")
+
+    def bring_up_to_date(self, stage: Stage) -> str:
+        """The body of a stage's task.
+
+        Raises:
+            StageFailed: and StageCrashed, which is tried again.
+        """
+        log = get_run_logger()
+        context = TaskRunContext.get()
+        attempt = context.task_run.run_count if context else 1
+        if self.steps[stage.name].verdict == "fresh" and self._is_registered(stage):
+            self.board.end(stage.name, "reused")
+            log.info("reused: nothing it depends on changed")
+            return "reused"
+        try:
+            with self.machine.use(alone=stage.exclusive):
+                self.board.begin(stage.name, f"attempt {attempt}" if attempt > 1 else "")
+                outcome = self.runner.run(stage, log.info, attempt=attempt)
+                if outcome.how == "reused" and not self._is_registered(stage):
+                    log.info("DVC restored the decision, the registry does not have it: registering")
+                    outcome = self.runner.run(stage, log.info, attempt=2, force=True)
+        except Stopped:
+            self.board.end(stage.name, "interrupted")
+            raise
+        except StageFailed as failure:
+            self.failures[stage.name] = failure
+            self.board.end(stage.name, "failed", failure.cause)
+            raise
+        self.failures.pop(stage.name, None)
+        self.board.end(stage.name, outcome.how)
+        log.info("%s in %.1f s", outcome.how, outcome.seconds)
+        return outcome.how
+
+    def _is_registered(self, stage: Stage) -> bool:
+        """Whether the registry knows what a register stage decided; True for every other stage.
+
+        DVC restores a decision from its cache without anything having been registered.
+        """
+        kind, _, target = stage.name.partition("@")
+        decision = self.folder / "registry" / f"{target}.json"
+        if kind != "register" or not decision.exists():
+            return True
+        from limbeck import tracking
+
+        identity = json.loads(decision.read_text(encoding="utf-8"))["identity"]
+        return tracking.is_registered(f"{self.params.name}-{target}", identity, uri=self.uri)
+
+    @contextmanager
+    def _replaying(self) -> Iterator[None]:
+        """Carry what stages record into MLflow while they run, beside the flow: importing it takes seconds."""
+        if importlib.util.find_spec("limbeck.tracking") is None or all(
+            step.verdict == "fresh" for step in self.steps.values()
+        ):
+            yield
+            return
+        ended = threading.Event()
+
+        def replay() -> None:
+            from limbeck.tracking import Replayer
+
+            replayer = Replayer(
+                self.folder / ".limbeck/spool", uri=self.uri, experiment=self.params.tracking.experiment, group=self.group
+            )
+            while not ended.wait(REPLAY_S):
+                replayer.poll()
+            replayer.poll()
+            replayer.close()
+
+        thread = threading.Thread(target=replay, name="replay", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Turn SIGINT and SIGTERM into an orderly end: every stage's group is ended, nothing new starts."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            for name, handler in before.items():
+                signal.signal(name, handler)  # a second signal is not held up
+            self.stopped.set()
+            self.machine.stop()
+            # Not here: a handler may interrupt the very code that holds the runner's lock.
+            threading.Thread(target=self.runner.stop, name="stop").start()
+
+        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _conclude(self) -> State[Any]:
+        if self.stopped.is_set():
+            return Cancelled(message="Interrupted; the same command goes on from here.")
+        ran, reused = self.board.count("ran"), self.board.count("reused")
+        summary = f"{ran} ran, {reused} reused, {len(self.failures)} failed"
+        self.console.print(f"\n{summary}", highlight=False)
+        self._report()
+        if self.failures:
+            left = [row.name for row in self.board.rows.values() if row.state == "not started"]
+            failed = PipelineFailed(self.failures, left)
+            return Failed(message=str(failed), data=failed)
+        return Completed(message=summary, data=summary)
+
+    def _report(self) -> None:
+        """Render the report, show it and publish it as artifacts."""
+        if importlib.util.find_spec("limbeck.report") is None:
+            return
+        from limbeck import report
+
+        try:
+            rendered = report.render(self.folder, self.folder / "reports")
+        except LimbeckError as error:  # a picture of the files is no failure of the run
+            self.console.print(f"No report: {error}", highlight=False, markup=False, soft_wrap=True)
+            return
+        self.console.print(rendered.console)
+        create_markdown_artifact(rendered.markdown, key="report", description="the run's report")
+        create_table_artifact(_verdicts(self.folder), key="verdicts", description="contract clauses by target and variant")
+
+
+def _verdicts(folder: Path) -> list[dict[str, Any]]:
+    """Every clause of every target as a row, from the decisions in registry/."""
+    rows = []
+    for file in sorted(folder.glob("registry/*.json")):
+        decision = json.loads(file.read_text(encoding="utf-8"))
+        for variant, clauses in decision["clauses"].items():
+            rows += [{"target": decision["target"], "variant": variant, **clause} for clause in clauses]
+    return rows
+
+
+def _crashed(task: Any, task_run: Any, state: State[Any]) -> bool:
+    """Whether a failed task is worth another try."""
+    return isinstance(state.result(raise_on_failure=False), StageCrashed)
+
+

@@ -1,0 +1,332 @@
+"""What a pipeline run says in the end: sentences, the table, pictures. Rendered from files alone.
+
+Reads metrics/, plots/, export/ and registry/ below a workspace; writes report.md and a self-contained
+report.html. Clauses that were decided are shown as they were decided; nothing is judged again here.
+"""
+
+import base64
+import csv
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from limbeck.atomic import replace
+from limbeck.errors import LimbeckError
+
+VARIANTS = {"teacher": "teacher", "student": "student", "model.fp32": "pruned", "model.int8": "quantized"}
+COLUMNS = (
+    "target",
+    "model",
+    "quality % [95 %]",
+    "parameters",
+    "MACs",
+    "bytes",
+    "p50 ms",
+    "p95 ms",
+    "smaller",
+    "faster",
+    "contract",
+)
+MARKS = {
+    "max_drop": "drop",
+    "max_size_kb": "size",
+    "max_p95_ms": "p95",
+    "max_peak_memory_mb": "memory",
+    "max_slowdown": "not slower",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table; `ships` marks the variant that the contract chose."""
+
+    cells: tuple[str, ...]
+    ships: bool = False
+
+
+@dataclass
+class Target:
+    """What the files say of one target."""
+
+    name: str
+    quality: dict[str, Any]
+    latency: dict[str, Any]
+    manifest: dict[str, Any]
+    distill: dict[str, Any]
+    quantize: dict[str, Any]
+    decision: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def shown(self) -> str:
+        """The variant to speak of: what ships, else the smallest one."""
+        if chosen := self.decision.get("variant"):
+            return str(chosen)
+        return next(variant for variant in ("model.int8", "model.fp32") if variant in self.quality["variants"])
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """The same report three times."""
+
+    markdown: str
+    html_path: Path
+    console: RenderableType
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return found
+
+
+def gather(root: Path) -> list[Target]:
+    """Every target below `root` that has been benchmarked."""
+    targets = []
+    for folder in sorted(path for path in (root / "metrics").glob("*") if path.is_dir()):
+        name = folder.name
+        quality, latency = _read(folder / "quality.json"), _read(folder / "latency.json")
+        manifest = _read(root / "export" / name / "manifest.json")
+        if quality and latency and manifest:
+            decision = _read(root / "registry" / f"{name}.json")
+            targets.append(
+                Target(
+                    name,
+                    quality,
+                    latency,
+                    manifest,
+                    _read(folder / "distill.json"),
+                    _read(folder / "quantize.json"),
+                    decision,
+                )
+            )
+    return targets
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:.1f}"
+
+
+def sentence(target: Target) -> str:
+    """One plain sentence: how much smaller and faster than the teacher, at what loss, and distillation's part."""
+    variant = target.shown
+    quality = target.quality["variants"][variant]["test"]
+    smaller = target.latency["variants"]["teacher"]["bytes"] / target.latency["variants"][variant]["bytes"]
+    faster = target.latency["ratios"].get(f"teacher/{variant}", {}).get("value", float("nan"))
+    lost = quality["drop"]["value"]
+    change = f"{_points(abs(lost))} points {'lost' if lost >= 0 else 'gained'}"
+    told = f"`{target.name}`: {smaller:.0f}x smaller and {faster:.1f}x faster than the teacher, {change}"
+    gain = target.distill.get("gain")
+    if gain:
+        interval = f"[{_points(gain['low'])}, {_points(gain['high'])}]"
+        told += (
+            f", {100 * gain['value']:+.1f} from distillation {interval} (one seed)"
+            if gain["beyond_noise"]
+            else f"; distillation gained nothing beyond the noise ({100 * gain['value']:+.1f} {interval}, one seed)"
+        )
+    if not target.decision:
+        return told + ". Not registered: see the contract column."
+    return told + f". The {VARIANTS[variant]} model ships."
+
+
+def _verdict(target: Target, variant: str) -> str:
+    clauses = target.decision.get("clauses", {}).get(variant)
+    if not clauses:
+        return "-" if variant in ("teacher", "student") else "not decided"
+    broken = [clause for clause in clauses if not clause["kept"]]
+    if broken:
+        return "; ".join(
+            f"{MARKS.get(c['clause'], c['clause'])} {c['measured']:.3g} > {c['allowed']:.3g}" for c in broken
+        )
+    unproven = [MARKS.get(c["clause"], c["clause"]) for c in clauses if not c["proven"]]
+    return "kept" + (f" (not proven: {', '.join(unproven)})" if unproven else ", proven")
+
+
+def rows(targets: list[Target]) -> Iterator[Row]:
+    """The teacher once, then student, pruned and quantized model of every target."""
+    for index, target in enumerate(targets):
+        for variant, label in VARIANTS.items():
+            if variant not in target.quality["variants"] or (variant == "teacher" and index):
+                continue
+            quality, speed = target.quality["variants"][variant]["test"], target.latency["variants"][variant]
+            ratio = target.latency["ratios"].get(f"teacher/{variant}")
+            teacher_bytes = target.latency["variants"]["teacher"]["bytes"]
+            yield Row(
+                cells=(
+                    "" if variant == "teacher" else target.name,
+                    label,
+                    f"{100 * quality['value']:.2f} [{_points(quality['low'])}, {_points(quality['high'])}]",
+                    f"{target.manifest['num_params'][variant]:,}",
+                    f"{target.manifest['macs'][variant]:,}",
+                    f"{speed['bytes']:,}",
+                    f"{speed['p50_ms']['value']:.3f}",
+                    f"{speed['p95_ms']['value']:.3f}",
+                    "1x" if variant == "teacher" else f"{teacher_bytes / speed['bytes']:.1f}x",
+                    "1x" if variant == "teacher" or not ratio else f"{ratio['value']:.1f}x",
+                    _verdict(target, variant),
+                ),
+                ships=variant == target.decision.get("variant"),
+            )
+
+
+def _png(figure: Any) -> str:
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=110, bbox_inches="tight", metadata={"Software": None})
+    return base64.b64encode(stream.getvalue()).decode()
+
+
+def pictures(root: Path, targets: list[Target]) -> Iterator[tuple[str, str]]:
+    """Heading and base64 PNG of: the Pareto picture, the training curves, the confusion of each shipped file."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 4))
+    for axes, key, unit in zip(
+        figure.subplots(1, 2, sharey=True), ("bytes", "p50_ms"), ("bytes", "p50, ms"), strict=True
+    ):
+        for target in targets:
+            for variant, label in VARIANTS.items():
+                if variant not in target.quality["variants"]:
+                    continue
+                quality, speed = target.quality["variants"][variant]["test"], target.latency["variants"][variant]
+                x = speed["bytes"] if key == "bytes" else speed["p50_ms"]["value"]
+                y = 100 * quality["value"]
+                error = [[y - 100 * quality["low"]], [100 * quality["high"] - y]]
+                ships = variant == target.decision.get("variant")
+                axes.errorbar(x, y, yerr=error, fmt="*" if ships else "o", markersize=13 if ships else 6, capsize=3)
+                axes.annotate(f"{target.name} {label}", (x, y), xytext=(5, 5), textcoords="offset points", fontsize=7)
+        axes.set(xscale="log", xlabel=unit)
+        axes.grid(alpha=0.3)
+    figure.axes[0].set_ylabel("quality on test, %")
+    yield "Size and latency against quality (a star ships)", _png(figure)
+
+    curves = sorted((root / "plots").glob("*.csv")) + sorted((root / "plots").glob("*/[!c]*.csv"))
+    figure = Figure(figsize=(11, 4))
+    axes = figure.subplots()
+    for path in curves:
+        with path.open(encoding="utf-8") as stream:
+            lines: dict[str, list[tuple[float, float]]] = {}
+            for line in csv.DictReader(stream):
+                if line.get("validation"):
+                    lines.setdefault(line.get("arm", ""), []).append(
+                        (float(line["epoch"]) + 1, 100 * float(line["validation"]))
+                    )
+        owner = path.parent.name if path.parent.name != "plots" else ""
+        for arm, points in lines.items():
+            xs, ys = zip(*points, strict=True)
+            axes.plot(
+                xs, ys, marker="." if len(xs) == 1 else None, label=" ".join(filter(None, (owner, path.stem, arm)))
+            )
+    axes.set(xlabel="epoch", ylabel="quality on validation, %")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=7, ncols=2)
+    yield "Training", _png(figure)
+
+    for target in targets:
+        path = root / "plots" / target.name / "confusion.csv"
+        if not path.exists():
+            continue
+        classes = target.manifest["classes"]
+        place = {name: index for index, name in enumerate(classes)}
+        counts = np.zeros((len(classes), len(classes)), int)
+        with path.open(encoding="utf-8") as stream:
+            for line in csv.DictReader(stream):
+                counts[place[line["actual"]], place[line["predicted"]]] += 1
+        figure = Figure(figsize=(5.5, 5))
+        axes = figure.subplots()
+        axes.imshow(np.log1p(counts), cmap="Blues")
+        if len(classes) <= 20:
+            for i, j in zip(*np.nonzero(counts), strict=True):
+                bright = counts[i, j] > counts.max() / 8
+                axes.text(
+                    j, i, str(counts[i, j]), ha="center", va="center", fontsize=8, color="white" if bright else "black"
+                )
+            axes.set_xticks(range(len(classes)), classes)
+            axes.set_yticks(range(len(classes)), classes)
+        axes.set(xlabel="predicted", ylabel="actual")
+        yield f"Confusion of `{target.name}` on test", _png(figure)
+
+
+def drawn(images_NHWC: np.ndarray[Any, Any], captions: list[str]) -> str:
+    """Small grey images side by side as text, each over its caption."""
+    shades = " .:-=+*#%@"
+    blocks = []
+    for image, caption in zip(images_NHWC, captions, strict=True):
+        lines = ["".join(2 * shades[int(value) * (len(shades) - 1) // 255] for value in line) for line in image[..., 0]]
+        width = max(2 * image.shape[1], *(len(line) for line in caption.split("\n"))) + 3
+        blocks.append([line.ljust(width) for line in [*lines, *caption.split("\n")]])
+    return "\n".join("".join(parts).rstrip() for parts in zip(*blocks, strict=True))
+
+
+def render(root: Path, out: Path, *, versions: list[str] | None = None, samples: str = "") -> Rendered:
+    """Write `out/report.md` and `out/report.html`; hand back both and the same for the terminal.
+
+    Args:
+        root: the workspace whose files are read.
+        out: folder of the two files.
+        versions: lines about registered versions, from the registry.
+        samples: text of the champion classifying samples, see `drawn`.
+
+    Raises:
+        LimbeckError: nothing has been benchmarked yet.
+    """
+    from jinja2 import Environment, PackageLoader
+
+    targets = gather(root)
+    if not targets:
+        raise LimbeckError(f"{root}/metrics holds no benchmarked target yet; run `dvc repro` or `make run` first.")
+    table_rows = list(rows(targets))
+    sentences = [sentence(target) for target in targets]
+    notes = [note for target in targets for note in target.decision.get("notes", [])] + (versions or [])
+    name = targets[0].manifest["name"]
+    title = f"Limbeck: {name}"
+    machine = targets[0].latency["machine"]
+    footer = f"Quality on {targets[0].quality['test_count']} test samples; latency at batch {targets[0].latency['batch_size']} on {machine.get('cpu', machine)}."
+    if name == "digits":
+        footer += " digits is the smoke test: 8x8 pixels, minutes of training. Figures that matter come from the recipes and benchmarks/results."
+    shown = list(pictures(root, targets))
+
+    header = "| " + " | ".join(COLUMNS) + " |\n|" + "---|" * len(COLUMNS)
+    body = "\n".join(
+        "| " + " | ".join(f"**{c}**" if row.ships and c else c for c in row.cells) + " |" for row in table_rows
+    )
+    parts = [f"# {title}", *sentences, f"{header}\n{body}", "\n".join(f"- {note}" for note in notes)]
+    if samples:
+        parts.append(f"```\n{samples}\n```")
+    markdown = "\n\n".join(part for part in [*parts, footer] if part) + "\n"
+    page = Environment(loader=PackageLoader("limbeck", ""), autoescape=True).get_template("report.html.jinja")
+    html = page.render(
+        title=title,
+        sentences=sentences,
+        columns=COLUMNS,
+        rows=table_rows,
+        notes=notes,
+        pictures=shown,
+        samples=samples,
+        footer=footer,
+    )
+    for path, text in ((out / "report.md", markdown), (out / "report.html", html)):
+        with replace(path) as partial:
+            partial.write_text(text, encoding="utf-8")
+
+    table = Table(*COLUMNS[:2], box=None, pad_edge=False, header_style="bold")
+    for column in COLUMNS[2:]:
+        table.add_column(column, justify="left" if column == "contract" else "right")
+    for row in table_rows:
+        table.add_row(*row.cells, style="bold green" if row.ships else None)
+    lines: list[RenderableType] = [Text(text) for text in sentences]
+    lines += [Text(), table, Text(), *(Text(f"- {note}") for note in notes)]
+    if samples:
+        lines += [Text(), Text("The champion, pulled back from the registry, on three test samples:"), Text(samples)]
+    return Rendered(markdown, out / "report.html", Group(*lines, Text(), Text(footer, style="dim")))

@@ -1,0 +1,73 @@
+"""What tests share: a tiny data set on disk, a reporter that remembers, tiny settings."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+os.environ["DVC_NO_ANALYTICS"] = "1"
+
+import pytest
+from hypothesis import settings as hypothesis_settings
+
+from limbeck import params
+from limbeck.components import Component
+from limbeck.params import Params, TrainParams
+
+ROOT = Path(__file__).resolve().parents[1]
+TINY = ROOT / "tests" / "tiny.yaml"
+
+# a loaded machine is no bug: deadlines off, examples the same every time
+hypothesis_settings.register_profile("limbeck", deadline=None, derandomize=True, max_examples=30)
+hypothesis_settings.load_profile("limbeck")
+
+
+class Remembering:
+    """A fake `Report`: keeps what it is told."""
+
+    def __init__(self, scratch: Path) -> None:
+        scratch.mkdir(parents=True, exist_ok=True)
+        self.scratch = scratch
+        self.rows: list[dict[str, float | str]] = []
+        self.lines: list[str] = []
+        self.steps: list[int] = []
+
+    def progress(self, done: int, total: int, note: str = "") -> None:
+        self.steps.append(done)
+
+    def curve(self, row: dict[str, float | str]) -> None:
+        self.rows.append(row)
+
+    def log(self, message: str) -> None:
+        self.lines.append(message)
+
+
+@pytest.fixture
+def report(tmp_path: Path) -> Remembering:
+    return Remembering(tmp_path / "scratch")
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Params:
+    return params.load(TINY)
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory, tiny: Params) -> Path:
+    """scikit-learn's digits, prepared; never written to."""
+    from limbeck.data import splits
+    from limbeck.data.sources import digits
+
+    folder = tmp_path_factory.mktemp("digits") / "data"
+    splits.write(folder, digits(), tiny.data.split, tiny.seed)
+    return folder
+
+
+@pytest.fixture
+def settings(tiny: Params) -> TrainParams:
+    return tiny.teacher.train.model_copy(update={"epochs": 2, "lr": 0.1})
+
+
+@pytest.fixture(scope="session")
+def small() -> Component:
+    return Component(use="convnet", width=4, depth=2)

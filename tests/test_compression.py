@@ -1,0 +1,185 @@
+"""Checkpoint, pruning, quantization and export: each alone, and as a chain on every model of the zoo."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from limbeck import checkpoint, export, models, quantization
+from limbeck.checkpoint import Spec
+from limbeck.components import Component
+from limbeck.errors import CheckpointError, ExportError, ParamsError
+from limbeck.evaluation import predict
+from limbeck.models import Network
+from limbeck.params import Params, PruneParams
+from limbeck.pruning import cuts_of, prune_
+from tests.conftest import ROOT
+
+ZOO = [Component(use="resnet", width=8, depth=8), Component(use="convnet", width=8, depth=2)]
+
+
+def spec_of(model: Component, shape: tuple[int, ...] = (8, 8, 3)) -> Spec:
+    return Spec(model=model, shape=shape, dtype="uint8", classes=("a", "b", "c"), mean=(120.0,) * 3, std=(60.0,) * 3)
+
+
+def samples(num: int = 24) -> NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(0, 256, (num, 8, 8, 3), dtype=np.uint8)
+
+
+def seasoned(spec: Spec) -> Network:
+    """A fresh network whose norms have seen data."""
+    torch.manual_seed(0)
+    network = models.build(spec).train()
+    with torch.no_grad():
+        for _ in range(5):
+            network(torch.from_numpy(samples()))
+    return network.eval()
+
+
+@pytest.fixture
+def pruning(tiny: Params) -> PruneParams:
+    prune = tiny.targets["phone"].prune
+    assert isinstance(prune, PruneParams)
+    return prune.model_copy(update={"ratio": 0.5, "round_to": 2})
+
+
+@pytest.mark.parametrize("model", ZOO, ids=lambda model: model.use)
+def test_every_model_goes_through_the_whole_chain(tmp_path: Path, model: Component, pruning: PruneParams) -> None:
+    spec, x = spec_of(model), samples()
+    network = seasoned(spec)
+    whole = models.num_params(network)
+    list(prune_(network, pruning, torch.from_numpy(x[:1])))
+    spec = spec.model_copy(update={"cuts": cuts_of(spec, network)})
+    assert models.num_params(network) < whole
+
+    models.save(tmp_path / "prune", spec, network)
+    again_spec, again = models.load(tmp_path / "prune")
+    assert again_spec.cuts == spec.cuts
+    assert np.array_equal(predict(again, x), predict(network, x)), "bit-equal after a reload"
+
+    described = checkpoint.Quantization(use="static", reduce_range=True, trained=False, versions={})
+    prepared = quantization.prepare(again, described, spec.shape, torch.uint8)
+    quantization.calibrate_(prepared, x, 8)
+    int8 = quantization.convert(prepared)
+    quantization.save(tmp_path / "quantize", spec.model_copy(update={"quantization": described}), prepared)
+    _, loaded = quantization.load(tmp_path / "quantize")
+    assert np.array_equal(predict(loaded, x), predict(int8, x)), "bit-equal after build, prepare, fill, convert"
+
+    for name, exported, tolerance in (("fp32", again, 1e-4), ("int8", loaded, None)):
+        path = tmp_path / f"{name}.onnx"
+        export.to_onnx(path, exported, spec, 18, {})
+        export.check_parity(path, exported, x, max_difference=tolerance, min_equal=0.8)
+        assert export.run(path, x[:1]).shape == (1, 3), "the batch is dynamic"
+
+
+def test_a_pruned_network_loads_without_torch_pruning(tmp_path: Path, pruning: PruneParams) -> None:
+    spec = spec_of(ZOO[0])
+    network = seasoned(spec)
+    list(prune_(network, pruning, torch.from_numpy(samples(1))))
+    models.save(tmp_path / "m", spec.model_copy(update={"cuts": cuts_of(spec, network)}), network)
+    code = (
+        "import sys; sys.modules['torch_pruning'] = None\n"
+        "from pathlib import Path; from limbeck import models; models.load(Path(sys.argv[1]))"
+    )
+    subprocess.run([sys.executable, "-c", code, tmp_path / "m"], check=True, cwd=ROOT)
+
+
+def test_pruning_reaches_a_budget_of_macs(pruning: PruneParams) -> None:
+    network, sample = seasoned(spec_of(ZOO[0])), torch.from_numpy(samples(1))
+    whole = models.count_macs(network, sample)
+    budget = pruning.model_copy(update={"ratio": None, "max_macs": whole // 2, "steps": 2})
+    steps = list(prune_(network, budget, sample))
+    assert len(steps) == 2
+    assert steps[-1] <= whole // 2
+    assert steps[-1] == models.count_macs(network, sample)
+
+
+def test_a_budget_that_cannot_be_reached_says_how_narrow_it_gets(pruning: PruneParams) -> None:
+    network = seasoned(spec_of(ZOO[0]))
+    with pytest.raises(ParamsError, match=r"asks for 10 MACs; the narrowest this network gets .* Raise it"):
+        list(prune_(network, pruning.model_copy(update={"ratio": None, "max_macs": 10}), torch.from_numpy(samples(1))))
+
+
+def test_widths_are_rounded_and_the_logits_stay(pruning: PruneParams) -> None:
+    network = seasoned(spec_of(ZOO[0]))
+    list(prune_(network, pruning.model_copy(update={"round_to": 4}), torch.from_numpy(samples(1))))
+    widths = {m.out_channels for m in network.modules() if isinstance(m, torch.nn.Conv2d)}
+    assert all(width % 4 == 0 for width in widths)
+    assert network(torch.from_numpy(samples(2))).shape == (2, 3)
+
+
+def test_macs_are_counted_as_by_hand() -> None:
+    network = models.build(spec_of(Component(use="convnet", width=4, depth=2)))
+    expected = 8 * 8 * 4 * (3 * 9) + 4 * 4 * 8 * (4 * 9) + 3 * (8 * 4)
+    assert models.count_macs(network, torch.from_numpy(samples(1))) == expected
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> Path:
+    spec = spec_of(ZOO[1])
+    models.save(tmp_path / "model", spec, seasoned(spec))
+    return tmp_path / "model"
+
+
+def test_a_checkpoint_holds_no_pickle_and_equal_weights_give_equal_bytes(tmp_path: Path, stored: Path) -> None:
+    assert sorted(path.name for path in stored.iterdir()) == ["model.json", "weights.safetensors"]
+    spec = spec_of(ZOO[1])
+    models.save(tmp_path / "again", spec, seasoned(spec))
+    assert checkpoint.digest_of(tmp_path / "again") == checkpoint.digest_of(stored)
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (lambda f: (f / "weights.safetensors").write_bytes(b"short"), r"is corrupt or truncated: expected sha256"),
+        (lambda f: (f / "weights.safetensors").unlink(), r"weights.safetensors is missing. `dvc checkout` restores it"),
+        (lambda f: (f / "model.json").write_text("{"), r"model.json is no checkpoint"),
+        (lambda f: (f / "model.json").unlink(), r"holds no model.json; expected a Limbeck checkpoint"),
+    ],
+)
+def test_a_damaged_checkpoint_is_refused_with_the_next_step(stored: Path, harm: object, message: str) -> None:
+    harm(stored)  # type: ignore[operator]
+    with pytest.raises(CheckpointError, match=message):
+        models.load(stored)
+
+
+def test_weights_of_another_shape_are_named(stored: Path) -> None:
+    raw = json.loads((stored / "model.json").read_text())
+    raw["model"]["width"] = 16
+    (stored / "model.json").write_text(json.dumps(raw))
+    with pytest.raises(CheckpointError, match=r"body.head.bias|body.layers.0.weight: expected \(16, 3, 3, 3\)"):
+        models.load(stored)
+
+
+def test_an_exported_file_has_equal_bytes_in_any_folder_and_no_trace_of_one(tmp_path: Path, stored: Path) -> None:
+    spec, network = models.load(stored)
+    digests = set()
+    for place in ("one", "two"):
+        path = tmp_path / place / "model.onnx"
+        export.to_onnx(path, network, spec, 18, {"data": "d"})
+        digests.add(export.sha256(path))
+        content = path.read_bytes()
+        assert str(ROOT).encode() not in content
+        assert b"site-packages" not in content
+        assert b"body." not in content
+    assert len(digests) == 1
+    model = onnx.load(path)
+    notes = {entry.key: entry.value for entry in model.metadata_props}
+    assert notes == {"limbeck.classes": "a\nb\nc", "limbeck.data": "d"}
+    assert model.graph.input[0].name == "input"
+    assert model.graph.output[0].name == "logits"
+
+
+def test_a_file_that_answers_otherwise_is_refused(tmp_path: Path, stored: Path) -> None:
+    spec, network = models.load(stored)
+    export.to_onnx(tmp_path / "model.onnx", network, spec, 18, {})
+    with torch.no_grad():
+        network.body.head.weight.add_(0.5)  # type: ignore[union-attr, operator]
+    with pytest.raises(ExportError, match=r"does not answer like its model: logits differ by"):
+        export.check_parity(tmp_path / "model.onnx", network, samples(), max_difference=1e-3, min_equal=0.0)

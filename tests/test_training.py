@@ -1,0 +1,147 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from limbeck import models
+from limbeck.checkpoint import Spec
+from limbeck.components import Component
+from limbeck.data.augment import Views, affine
+from limbeck.data.splits import read, read_meta
+from limbeck.errors import TrainingDiverged
+from limbeck.evaluation import accuracy
+from limbeck.objectives import Batch, cross_entropy, on_logits
+from limbeck.params import TrainParams
+from limbeck.training import Averaged, Fitted, TrainingData, fit, learning_rate
+from tests.conftest import Remembering
+
+OBJECTIVE = on_logits(cross_entropy)
+
+
+@pytest.fixture
+def training(data: Path) -> TrainingData:
+    x, y = read(data, "train")
+    validation_x, validation_y = read(data, "validation")
+    views = Views(x, affine(degrees=10, scale=0.1, shift=1.0), seed=0)
+    return TrainingData(views, np.asarray(y), None, validation_x, validation_y)
+
+
+def network(data: Path, small: Component) -> models.Network:
+    meta = read_meta(data)
+    torch.manual_seed(0)
+    return models.build(
+        Spec(model=small, shape=meta.shape, dtype=meta.dtype, classes=meta.classes, mean=meta.mean, std=meta.std)
+    )
+
+
+def train(model: nn.Module, training: TrainingData, settings: TrainParams, report: Remembering) -> Fitted:
+    return fit(model, OBJECTIVE, training, settings, score=accuracy, seed=0, report=report, arm="arm")
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing in the loop catches it."""
+
+
+@pytest.mark.parametrize("kill_at", [5, 12, 13, 20])
+def test_a_killed_training_resumes_and_ends_in_the_same_bytes(
+    tmp_path: Path, data: Path, small: Component, training: TrainingData, settings: TrainParams, kill_at: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("limbeck.training.CHECKPOINT_EVERY_S", 0.0)  # keep the state at every step
+    straight = network(data, small)
+    whole_report = Remembering(tmp_path / "straight")
+    whole = train(straight, training, settings, whole_report)
+
+    class KilledAt(Remembering):
+        def progress(self, done: int, total: int, note: str = "") -> None:
+            super().progress(done, total)
+            if done == kill_at:
+                raise Killed
+
+    with pytest.raises(Killed):
+        train(network(data, small), training, settings, KilledAt(tmp_path / "killed"))
+    resumed = network(data, small)
+    report = Remembering(tmp_path / "killed")
+    again = train(resumed, training, settings, report)
+
+    assert report.steps[0] >= kill_at - 1, "it went on from the state, not from the start"
+    assert again == whole
+    assert report.rows == whole_report.rows
+    for name, value in straight.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+
+
+def test_training_learns_and_keeps_the_weights_that_were_best_on_validation(
+    data: Path, small: Component, training: TrainingData, settings: TrainParams, report: Remembering
+) -> None:
+    model = network(data, small)
+    fitted = train(model, training, settings.model_copy(update={"epochs": 6}), report)
+    qualities = [row["validation"] for row in fitted.history]
+    assert fitted.best == max(qualities) > 0.5
+    from limbeck.evaluation import predict
+
+    assert float(accuracy(predict(model, training.x), training.y).mean()) == fitted.best
+
+
+def test_the_first_losses_are_the_golden_ones(
+    data: Path, small: Component, training: TrainingData, settings: TrainParams, report: Remembering
+) -> None:
+    history = train(network(data, small), training, settings, report).history
+    assert [row["train"] for row in history] == pytest.approx(GOLDEN, rel=1e-3)
+
+
+GOLDEN = [2.24600, 1.92208]
+"""Two epochs of the loop on digits, fp32, one thread; other processors differ in the last digits only."""
+
+
+def test_a_loss_that_is_not_finite_stops_at_once_and_names_the_step(
+    data: Path, small: Component, training: TrainingData, settings: TrainParams, report: Remembering
+) -> None:
+    steps = 0
+
+    def objective(model: nn.Module, batch: Batch) -> Tensor:
+        nonlocal steps
+        steps += 1
+        return OBJECTIVE(model, batch) * (float("nan") if steps == 3 else 1.0)
+
+    with pytest.raises(TrainingDiverged, match=r"the loss is nan at step 3 of 24 \(epoch 1\).*Lower train.lr"):
+        fit(network(data, small), objective, training, settings, score=accuracy, seed=0, report=report, arm="arm")
+    assert steps == 3
+
+
+def test_a_student_meets_the_soft_labels_of_the_view_it_trains_on(training: TrainingData) -> None:
+    num, views = len(training.views), 3
+    answers = np.zeros((views, num, 2), np.float16)
+    answers[..., 0] = np.arange(views)[:, None]
+    taught = TrainingData(training.views, training.labels_N, answers, training.x, training.y)
+    for epoch in (0, 2, 4):
+        batch = next(taught.batches(epoch, 16, seed=0))
+        assert batch.teacher_BK is not None
+        assert set(batch.teacher_BK[:, 0].tolist()) == {epoch % views}
+        order = np.random.default_rng([0, epoch]).permutation(num)[:16]
+        assert torch.equal(batch.inputs, training.views.get(epoch % views, torch.from_numpy(order)))
+
+
+def test_the_learning_rate_warms_up_and_falls_to_nothing() -> None:
+    rates = [learning_rate(step, 100, 10, 0.5) for step in range(100)]
+    assert rates[0] == pytest.approx(0.05)
+    assert max(rates) == rates[10] == pytest.approx(0.5)
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert rates[-1] < 0.001
+
+
+def test_averaging_takes_weights_and_norm_buffers_alike() -> None:
+    model = nn.BatchNorm1d(2)
+    averaged = Averaged(model, 0.5)
+    averaged.num_updates = 1000
+    with torch.no_grad():
+        model.weight.fill_(3.0)
+        model.running_mean.fill_(2.0)  # type: ignore[union-attr]
+        model.num_batches_tracked.fill_(7)  # type: ignore[union-attr]
+    averaged.update(model)
+    state = averaged.model.state_dict()
+    assert state["weight"].tolist() == [2.0, 2.0]
+    assert state["running_mean"].tolist() == [1.0, 1.0]
+    assert state["num_batches_tracked"].item() == 7
