@@ -5,6 +5,7 @@ checked first; `--help`, `--dry-run` and a params.yaml with a mistake in it star
 """
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -18,6 +19,7 @@ from flows.graph import Step
 from limbeck import params as params_file
 from limbeck.errors import LimbeckError
 
+INTERRUPTED = "Interrupted; the same command goes on from here."
 STYLES = {"run": "bold green", "may run": "yellow", "fresh": "dim"}
 
 
@@ -32,8 +34,9 @@ def main(
     """Bring every target's student up to date: distilled, pruned, quantized, measured and registered."""
     if recipe and folder:
         raise typer.BadParameter("give --recipe or --folder, not both")
+    environment.set_up(quiet_console=True)
     try:
-        place = _place(recipe, folder)
+        place = workspace.locate(recipe, folder)
         params_file.load(place / "params.yaml")
         if dry_run:
             stages = graph.load(place, target or None)
@@ -47,15 +50,17 @@ def main(
 
 def run(targets: list[str] | None, place: Path, jobs: int | None) -> int:
     """Run the flow in this process; the answer is the exit code."""
-    environment.set_up(quiet_console=True)
-    os.environ.update(guard.start().environment)  # for Prefect's temporary server too; this process never carries it
-    from flows.pipeline import PipelineFailed, compress
-
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # until the flow listens, an order to end is one line
     try:
+        os.environ.update(guard.start().environment)  # for Prefect's temporary server too; this process has none
+        if not os.environ.get("PREFECT_API_URL"):
+            print("Starting Prefect (a temporary server, some seconds) ...", flush=True)
+        from flows.pipeline import PipelineFailed, compress
+
         state = compress(target=targets, folder=place, jobs=jobs, show=True, return_state=True)
         answer = state.result(raise_on_failure=False)
     except KeyboardInterrupt:
-        return _say("Interrupted; the same command goes on from here.", 130)
+        return _say(INTERRUPTED, 130)
     if isinstance(answer, PipelineFailed):
         return _say(str(answer), answer.exit_code)
     if state.is_completed():
@@ -69,12 +74,6 @@ def show(steps: tuple[Step, ...]) -> None:
     for step in steps:
         table.add_row(step.stage.name, f"[{STYLES[step.verdict]}]{step.verdict}[/]", ", ".join(step.why))
     Console().print(table)
-
-
-def _place(recipe: str | None, folder: Path | None) -> Path:
-    if folder is not None:
-        return folder.resolve()
-    return workspace.create(recipe, workspace.recipe(recipe)) if recipe else environment.ROOT
 
 
 def _say(message: str, code: int) -> int:

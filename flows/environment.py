@@ -34,6 +34,7 @@ def set_up(*, quiet_console: bool) -> None:
     """
     os.environ.update(SILENT)
     defaults = {
+        "DVC_SITE_CACHE_DIR": str(ROOT / ".dvc/tmp/site"),  # else DVC keeps its index in /var/tmp
         "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while waiting halve the speed of busy neighbours
         "PREFECT_HOME": str(ROOT / ".prefect"),
         "PREFECT_SERVER_EPHEMERAL_ENABLED": "true",

@@ -1,5 +1,6 @@
 """dvc.yaml as DVC resolves it. The only file that touches DVC's Python interface (`Repo.index.graph` is not public)."""
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -135,6 +136,7 @@ def _repo(workspace: Path) -> Iterator[Any]:
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
+    logging.getLogger("dvc").setLevel(logging.ERROR)  # its remarks on locks of killed runs are not the user's
     if not (workspace / ".dvc").is_dir():
         raise LimbeckError(f"{workspace} is no DVC project (no .dvc folder); run in the project's folder.")
     try:

@@ -37,7 +37,7 @@ class Machine:
                 self._waiting_alone -= alone
                 self._changed.notify_all()
             if self._stopped:
-                raise Stopped
+                raise Stopped("the run was interrupted")
             self._inside += 1
             self._alone = alone
         try:

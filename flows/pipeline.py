@@ -13,7 +13,7 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -56,18 +56,7 @@ class PipelineFailed(LimbeckError):
         self.exit_code = max(failure.exit_code for failure in failures.values())
 
 
-def folder_of(recipe: str | None, folder: Path | None) -> Path:
-    """The workspace to run in: a folder, a recipe's, or the project itself.
-
-    Raises:
-        ParamsError: there is no such recipe.
-    """
-    if folder is not None:
-        return folder.resolve()
-    return workspace.create(recipe, workspace.recipe(recipe)) if recipe else environment.ROOT
-
-
-@flow(name="compress", flow_run_name="compress", persist_result=False, validate_parameters=False)
+@flow(name="compress", persist_result=False)
 def compress(
     target: list[str] | None = None,
     recipe: str | None = None,
@@ -88,8 +77,7 @@ def compress(
         ParamsError: params.yaml, a target or the recipe is not right; nothing was started.
         PipelineFailed: a stage failed; everything that does not depend on it went on.
     """
-    run = _Run(target or None, folder_of(recipe, Path(folder) if folder else None), jobs, show)
-    return run.execute()
+    return _Run(target or None, workspace.locate(recipe, folder), jobs, show).execute()
 
 
 @task(persist_result=False, cache_policy=NO_CACHE)

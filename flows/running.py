@@ -100,7 +100,7 @@ class Runner:
         if code == 0:
             return Outcome("ran" if spoke else "reused", seconds)
         if self._stopped.is_set():
-            raise Stopped
+            raise Stopped("the run was interrupted")
         if timed_out:
             limit = f"ran longer than {stage.timeout_s:g} s and was ended"
             raise StageFailed(stage.name, f"{limit}; raise meta.timeout_s in dvc.yaml or give it less to do.", 1)
@@ -127,7 +127,7 @@ class Runner:
         command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage.name]
         with self._lock:
             if self._stopped.is_set():
-                raise Stopped
+                raise Stopped("the run was interrupted")
             process = subprocess.Popen(
                 [*command, "--force"] if force else command,
                 cwd=self.workspace,

@@ -38,6 +38,17 @@ def recipe(name: str, recipes: Path = ROOT / "recipes") -> Path:
     return path
 
 
+def locate(name: str | None, folder: Path | None) -> Path:
+    """The folder to run in: one given, a recipe's workspace (made or brought up to date), or the project itself.
+
+    Raises:
+        ParamsError: there is no such recipe.
+    """
+    if folder is not None:
+        return folder.resolve()
+    return create(name, recipe(name)) if name else ROOT
+
+
 def create(name_or_path: str | Path, params_source: Path, *, own_cache: bool = False) -> Path:
     """Make a workspace, or bring an old one up to date. Outs and dvc.lock stay.
 

@@ -30,8 +30,9 @@ from limbeck.recording import Report
 from limbeck import params as params_file
 from limbeck.atomic import fsync_tree, replace, write_json
 from limbeck.components import check
+from limbeck.edge import EdgeError
 from limbeck.errors import LimbeckError, ParamsError, from_os_error
-from limbeck.params import At, Out, Params
+from limbeck.params import At, Out, Params, TargetParams
 from limbeck.watch import end_with_parent
 
 STAGES = ("prepare", "teacher", "label", "distill", "prune", "quantize", "export", "benchmark", "register")
@@ -63,7 +64,10 @@ class Signature:
             else:
                 places = [extra.path for extra in get_args(note) if isinstance(extra, At)]
                 sections[name] = places[0] if get_origin(note) is Annotated and places else name
-        return cls(tuple(inputs), tuple(outputs), sections, "target" in arguments)
+        of_target = "target" in arguments or any(
+            path.split(".")[0] in TargetParams.model_fields for path in sections.values()
+        )
+        return cls(tuple(inputs), tuple(outputs), sections, of_target)
 
 
 def check_components(params: Params) -> None:
@@ -198,7 +202,7 @@ def main(arguments: list[str]) -> int:
             shutil.rmtree(partial, ignore_errors=True)
             partial.unlink(missing_ok=True)
             partial.parent.mkdir(parents=True, exist_ok=True)
-        extra = {"target": target} if signature.takes_target else {}
+        extra = {"target": target} if "target" in inspect.signature(run).parameters else {}
         figures = run(**inputs, **partials, **sections, **extra, report=report)
         for flag, partial in partials.items():
             fsync_tree(partial)
@@ -211,7 +215,7 @@ def main(arguments: list[str]) -> int:
         if flags.curves:
             report.write_curves(flags.curves)
         report.done(figures)
-    except LimbeckError as error:
+    except (LimbeckError, EdgeError) as error:
         return report.failed(error, str(error), error.exit_code)
     except KeyboardInterrupt as error:
         return report.failed(error, "interrupted; the same command goes on from here.", 130)

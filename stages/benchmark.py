@@ -54,8 +54,6 @@ def run(
         stream.write("actual,predicted\n")
         for actual, predicted in zip(classes[labels["test"]], classes[logits[ships].argmax(1)], strict=True):
             stream.write(f"{actual},{predicted}\n")
-    measured = bind(device, DEVICES, "device")()(
-        files, threads=threads, batch_size=benchmark.batch_size, measure=measure, progress=report.progress
-    )
+    measured = bind(device, DEVICES, "device")(files, threads, benchmark.batch_size, measure, report.progress)
     write_json(latency, measured)
     return {"metric": metric, "test_count": len(labels["test"]), "variants": quality}

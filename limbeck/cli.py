@@ -1,0 +1,57 @@
+"""The command `limbeck`: what one does beside running the pipeline."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from limbeck.errors import LimbeckError
+
+app = typer.Typer(
+    help="Large trained models distilled into small ones that keep a contract. "
+    "The pipeline itself runs by `make run`, `dvc repro` or `python -m flows.compress`.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Workspace = Annotated[Path, typer.Option(help="The folder with params.yaml: the project, or work/NAME.")]
+
+
+@app.callback()
+def _root() -> None:
+    """Keep subcommands even while there is one."""
+
+
+@app.command()
+def report(
+    workspace: Workspace = Path("."),
+    out: Annotated[Path | None, typer.Option(help="Default: WORKSPACE/reports.")] = None,
+) -> None:
+    """Render what the last run left: the table here, report.md and report.html in reports/."""
+    from rich.console import Console
+
+    from limbeck import tracking
+    from limbeck.report import render
+
+    story = tracking.story(workspace)
+    rendered = render(workspace, out or workspace / "reports", versions=story.versions, samples=story.samples)
+    Console().print(rendered.console)
+    typer.echo(f"\n{rendered.html_path}")
+
+
+@app.command()
+def replay(workspace: Workspace = Path(".")) -> None:
+    """Send what stages recorded while the tracking server was away to MLflow."""
+    from limbeck import tracking
+
+    typer.echo(f"{tracking.replay_workspace(workspace)} runs sent")
+
+
+def main() -> None:
+    """Run the command; a `LimbeckError` is one line on stderr and its exit code."""
+    try:
+        app()
+    except LimbeckError as error:
+        typer.echo(f"limbeck: {error}", err=True)
+        raise SystemExit(error.exit_code) from None

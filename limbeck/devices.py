@@ -1,0 +1,92 @@
+"""Where latency is measured: on this machine, or on a device whose answer is a file."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from limbeck.edge import EdgeError, manifest
+from limbeck.edge import measure as edge
+from limbeck.errors import DeviceError
+from limbeck.params import MeasureParams
+
+RUN_THERE = "Run `limbeck-edge bench FILES --json` on the device and name its answer: {use: result, file: ...}."
+
+
+def _refuse_another(found: dict[str, Any], expected: str | None) -> None:
+    if expected is not None and expected not in (found["arch"], found["cpu"]) and expected not in found["cpu"]:
+        raise DeviceError(f"the target's device is {expected!r}, this is {found['cpu']} ({found['arch']}). {RUN_THERE}")
+
+
+def local(
+    files: dict[str, Path],
+    threads: int,
+    batch_size: int,
+    measure: MeasureParams,
+    progress: Callable[[int, int, str], None],
+    *,
+    machine: str | None = None,
+) -> dict[str, Any]:
+    """Measure here. `machine` (an architecture or a part of the processor's name) refuses any other machine.
+
+    Raises:
+        DeviceError: another machine, or a file that does not run here.
+    """
+    _refuse_another(edge.machine(), machine)
+    try:
+        return edge.measure(files, threads=threads, batch_size=batch_size, progress=progress, **measure.model_dump())
+    except EdgeError as error:
+        raise DeviceError(str(error)) from error
+
+
+def result(
+    files: dict[str, Path],
+    threads: int,
+    batch_size: int,
+    measure: MeasureParams,
+    progress: Callable[[int, int, str], None],
+    *,
+    file: str,
+    machine: str | None = None,
+) -> dict[str, Any]:
+    """Take what `limbeck-edge bench --json` answered on the device, if it measured these very files that way.
+
+    Raises:
+        DeviceError: no such answer, another machine, other files, threads or batch size.
+    """
+    try:
+        answer: dict[str, Any] = json.loads(Path(file).read_text(encoding="utf-8"))
+        found, variants = answer["machine"], answer["variants"]
+        digests = {name: row["sha256"] for name, row in variants.items()}
+        how = (answer["threads"], answer["batch_size"])
+    except FileNotFoundError:
+        raise DeviceError(f"{file} is missing. {RUN_THERE}") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise DeviceError(f"{file} is no answer of `limbeck-edge bench --json`: {error!r}. {RUN_THERE}") from None
+    _refuse_another(found, machine)
+    if how != (threads, batch_size):
+        raise DeviceError(
+            f"{file} was measured with {how[0]} threads at batch {how[1]}, the target asks for {threads} at {batch_size}."
+        )
+    others = [name for name, path in files.items() if digests.get(name) != manifest.sha256(path)]
+    if others:
+        raise DeviceError(f"{file} did not measure these files: {', '.join(others)} differ. {RUN_THERE}")
+    return answer
+
+
+def predict(file: Path, inputs: Path, *, threads: int, batch_size: int) -> NDArray[np.float32]:
+    """An exported file's logits [N, K] for an `.npy` of raw samples, run in a child process.
+
+    Raises:
+        DeviceError: the file does not run here.
+    """
+    try:
+        return edge.predict(file, inputs, threads=threads, batch_size=batch_size)
+    except EdgeError as error:
+        raise DeviceError(str(error)) from error
+
+
+DEVICES: dict[str, Callable[..., dict[str, Any]]] = {"local": local, "result": result}

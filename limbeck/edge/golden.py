@@ -1,0 +1,65 @@
+"""Golden vectors: inputs with the answers every device has to give, in bytes that depend on them alone."""
+
+import io
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from limbeck.edge import EdgeError
+
+INPUT = "input"
+
+
+@dataclass(frozen=True)
+class Proof:
+    """How near the answers are: the largest difference over the largest golden logit, the share of equal classes."""
+
+    max_difference: float
+    equal_predictions: float
+
+
+def write(path: Path, inputs: NDArray[Any], answers: dict[str, NDArray[np.float32]]) -> None:
+    """Store inputs [G, ...] and the logits [G, K] of each variant (`.npz` with fixed time stamps)."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for name, values in {INPUT: inputs, **answers}.items():
+            stream = io.BytesIO()
+            np.lib.format.write_array(stream, np.ascontiguousarray(values), allow_pickle=False)
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0)), stream.getvalue())
+
+
+def read(path: Path, variant: str) -> tuple[NDArray[Any], NDArray[np.float32]]:
+    """Inputs [G, ...] and the golden logits [G, K] of a variant.
+
+    Raises:
+        EdgeError: the file is missing, no golden file, or has no such variant.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return stored[INPUT], stored[variant]
+    except FileNotFoundError:
+        raise EdgeError(f"{path} is missing; fetch the bundle again.") from None
+    except (ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise EdgeError(f"{path} has no golden vectors for {variant!r}: {error}.") from None
+
+
+def check(path: Path, variant: str, found: NDArray[np.float32], *, max_difference: float) -> Proof:
+    """Hold answers [G, K] against the golden ones.
+
+    Raises:
+        EdgeError: another shape, a difference above `max_difference` of the largest logit, or another class.
+    """
+    _, golden = read(path, variant)
+    if found.shape != golden.shape:
+        raise EdgeError(f"{variant}: answers have shape {found.shape}, the golden ones {golden.shape}.")
+    difference = float(np.abs(found - golden).max() / max(1e-9, float(np.abs(golden).max())))
+    equal = float((found.argmax(1) == golden.argmax(1)).mean())
+    if not difference <= max_difference or equal < 1:
+        raise EdgeError(
+            f"{variant} does not give the golden answers here: logits differ by {difference:.2g} of the largest "
+            f"(allowed {max_difference:g}), {equal:.0%} of the classes are equal (needed 100%)."
+        )
+    return Proof(difference, equal)
