@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -57,7 +57,7 @@ def run(targets: list[str] | None, place: Path, jobs: int | None) -> int:
             print("Starting Prefect (a temporary server, some seconds) ...", flush=True)
         from flows.pipeline import PipelineFailed, compress
 
-        state = compress(target=targets, folder=place, jobs=jobs, show=True, return_state=True)
+        state: Any = compress(target=targets, folder=place, jobs=jobs, show=True, return_state=True)
         answer = state.result(raise_on_failure=False)
     except KeyboardInterrupt:
         return _say(INTERRUPTED, 130)

@@ -116,7 +116,11 @@ class LiveView:
             if row.state in ("ran", "reused", "not started", "interrupted") and not note:
                 note = row.state
             table.add_row(
-                Text(icon, style), Text(row.name, style), f"{seconds:.1f} s" if seconds else "", shown, Text(note, "dim")
+                Text(icon, style),
+                Text(row.name, style),
+                f"{seconds:.1f} s" if seconds else "",
+                shown,
+                Text(note, "dim"),
             )
         return table
 

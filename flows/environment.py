@@ -49,12 +49,7 @@ def set_up(*, quiet_console: bool) -> None:
 
 
 def tracking_uri(declared: str, workspace: Path) -> str:
-    """The tracking server: MLFLOW_TRACKING_URI, else params.yaml's; a relative SQLite file belongs to the project.
-
-    >>> os.environ.pop("MLFLOW_TRACKING_URI", None) and None
-    >>> tracking_uri("sqlite:////srv/mlflow.db", Path())
-    'sqlite:////srv/mlflow.db'
-    """
+    """The tracking server: MLFLOW_TRACKING_URI, else params.yaml's; a relative SQLite file belongs to the project."""
     uri = os.environ.get("MLFLOW_TRACKING_URI") or declared
     file = uri.removeprefix(SQLITE)
     if not uri.startswith(SQLITE) or not file or file.startswith("/"):

@@ -67,9 +67,9 @@ def marked(mark: str) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):  # others' processes, and those that just ended
-            if process.pid != os.getpid() and process.status() != psutil.STATUS_ZOMBIE:
-                if process.environ().get(MARK) == mark:
-                    found.append(process)
+            living = process.pid != os.getpid() and process.status() != psutil.STATUS_ZOMBIE
+            if living and process.environ().get(MARK) == mark:
+                found.append(process)
     return found
 
 

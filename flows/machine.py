@@ -60,5 +60,5 @@ class Machine:
         return not self._alone and not self._waiting_alone and self._inside < self.places
 
 
-class Stopped(Exception):  # noqa: N818 - an order, not an error
+class Stopped(Exception):
     """The run was interrupted; nothing new starts."""

@@ -109,18 +109,18 @@ class _Run:
         inherited = os.environ.get(guard.MARK)
         own = None if inherited else guard.start()
         mark = {guard.MARK: inherited} if inherited else own.environment if own else {}
-        self.runner = Runner(
-            self.folder, environment.for_stages(group=self.group, mark=mark, uri=self.uri)
-        )
+        self.runner = Runner(self.folder, environment.for_stages(group=self.group, mark=mark, uri=self.uri))
         try:
-            with self._signals(), self._replaying(), ThreadPoolTaskRunner(max_workers=len(self.stages)) as pool:
+            # A thread for every stage: a task that waits for its upstream or for a place holds one.
+            pool: ThreadPoolTaskRunner[str] = ThreadPoolTaskRunner(max_workers=len(self.stages))
+            with self._signals(), self._replaying(), pool:
                 self._wait(self._submit(pool))
             return self._conclude()
         finally:
             if own:
                 own.close()
 
-    def _submit(self, pool: Any) -> dict[str, PrefectFuture[str]]:
+    def _submit(self, pool: ThreadPoolTaskRunner[str]) -> dict[str, PrefectFuture[str]]:
         futures: dict[str, PrefectFuture[str]] = {}
         for stage in self.stages:
             named = stage_task.with_options(
@@ -137,8 +137,7 @@ class _Run:
     def _wait(self, futures: dict[str, PrefectFuture[str]]) -> None:
         with view(self.board, self.console) as shown:
             for name, future in futures.items():
-                ended = threading.Event()
-                future.add_done_callback(lambda _, ended=ended: ended.set())
+                ended = _event_of(future)
                 while not ended.wait(REFRESH_S):
                     shown.refresh()
                 if self.board.rows[name].state == "waiting":
@@ -204,7 +203,10 @@ class _Run:
             from limbeck.tracking import Replayer
 
             replayer = Replayer(
-                self.folder / ".limbeck/spool", uri=self.uri, experiment=self.params.tracking.experiment, group=self.group
+                self.folder / ".limbeck/spool",
+                uri=self.uri,
+                experiment=self.params.tracking.experiment,
+                group=self.group,
             )
             while not ended.wait(REPLAY_S):
                 replayer.poll()
@@ -267,7 +269,16 @@ class _Run:
             return
         self.console.print(rendered.console)
         create_markdown_artifact(rendered.markdown, key="report", description="the run's report")
-        create_table_artifact(_verdicts(self.folder), key="verdicts", description="contract clauses by target and variant")
+        create_table_artifact(
+            _verdicts(self.folder), key="verdicts", description="contract clauses by target and variant"
+        )
+
+
+def _event_of(future: PrefectFuture[str]) -> threading.Event:
+    """Set when the future is done. (Its own `wait` raises what the task raised.)"""
+    ended = threading.Event()
+    future.add_done_callback(lambda _: ended.set())
+    return ended
 
 
 def _verdicts(folder: Path) -> list[dict[str, Any]]:
@@ -283,5 +294,3 @@ def _verdicts(folder: Path) -> list[dict[str, Any]]:
 def _crashed(task: Any, task_run: Any, state: State[Any]) -> bool:
     """Whether a failed task is worth another try."""
     return isinstance(state.result(raise_on_failure=False), StageCrashed)
-
-

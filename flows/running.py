@@ -105,12 +105,16 @@ class Runner:
             limit = f"ran longer than {stage.timeout_s:g} s and was ended"
             raise StageFailed(stage.name, f"{limit}; raise meta.timeout_s in dvc.yaml or give it less to do.", 1)
         if spoke and spoke["outcome"] == "failed":
-            raise StageFailed(stage.name, spoke.get("message") or "failed without a message", spoke.get("exit_code") or 1)
+            raise StageFailed(
+                stage.name, spoke.get("message") or "failed without a message", spoke.get("exit_code") or 1
+            )
         if code < 0 or (spoke and spoke["outcome"] == "running"):
             raise StageCrashed(
-                stage.name, f"its process died without a last word (killed? out of memory?); its output: {log_file}", 1
+                stage.name, f"its process died (killed? out of memory?). {_last_words(tail, log_file)}", 1
             )
-        raise StageFailed(stage.name, _words_of_dvc(tail) or f"dvc ended with {code}; its output: {log_file}", 2)
+        raise StageFailed(
+            stage.name, f"{_words_of_dvc(tail) or f'dvc ended with {code}'}\n{_last_words(tail, log_file)}", 2
+        )
 
     def stop(self) -> None:
         """End every stage that runs and start no other. Returns when all are gone."""
@@ -178,6 +182,12 @@ def _signal_groups(groups: list[int], number: signal.Signals) -> None:
     for group in groups:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(group, number)
+
+
+def _last_words(lines: deque[str], log_file: Path) -> str:
+    """The last line that is not DVC's, and where the others stand."""
+    of_stage = [line for line in lines if line.strip() and not line.startswith(("ERROR: ", "> ", "Running stage "))]
+    return f"Last line: {of_stage[-1].strip()!r}; all: {log_file}" if of_stage else f"Its output: {log_file}"
 
 
 def _words_of_dvc(lines: deque[str]) -> str:

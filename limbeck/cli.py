@@ -31,11 +31,9 @@ def report(
     """Render what the last run left: the table here, report.md and report.html in reports/."""
     from rich.console import Console
 
-    from limbeck import tracking
     from limbeck.report import render
 
-    story = tracking.story(workspace)
-    rendered = render(workspace, out or workspace / "reports", versions=story.versions, samples=story.samples)
+    rendered = render(workspace, out or workspace / "reports")
     Console().print(rendered.console)
     typer.echo(f"\n{rendered.html_path}")
 
@@ -43,9 +41,9 @@ def report(
 @app.command()
 def replay(workspace: Workspace = Path(".")) -> None:
     """Send what stages recorded while the tracking server was away to MLflow."""
-    from limbeck import tracking
+    from limbeck.tracking import replay_workspace
 
-    typer.echo(f"{tracking.replay_workspace(workspace)} runs sent")
+    typer.echo(f"{replay_workspace(workspace)} runs sent")
 
 
 def main() -> None:

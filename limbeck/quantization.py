@@ -84,7 +84,7 @@ def calibrate_(prepared: nn.Module, x: NDArray[np.generic], batch_size: int) -> 
     prepared.eval()
     with torch.no_grad():
         for start in range(0, max(1, len(x) - 1), batch_size):
-            batch = np.ascontiguousarray(x[start : start + batch_size])
+            batch = np.array(x[start : start + batch_size])
             if len(batch) > 1:  # the graph takes batches of 2 and more
                 prepared(torch.from_numpy(batch))
 

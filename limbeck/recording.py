@@ -8,9 +8,12 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 import sys
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,8 @@ GROUP = "LIMBECK_GROUP"
 """Environment variable: the pipeline run that a stage belongs to. Without it, the dvc process above names it."""
 
 STATUS_EVERY_S = 0.5
+KEY = re.compile(r"-[^-]+")
+"""What follows the stage in the name of its scratch folder. A target's own name may hold dashes."""
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
@@ -49,7 +54,7 @@ def _group() -> str:
         return named
     for parent in psutil.Process().parents():
         try:
-            if "dvc" in " ".join(parent.cmdline()):
+            if any(Path(word).name == "dvc" for word in parent.cmdline()[:3]):  # [python [-m]] dvc ...
                 return f"dvc-{parent.pid}-{int(parent.create_time())}"
         except psutil.Error:
             continue
@@ -57,10 +62,18 @@ def _group() -> str:
 
 
 class Report:
-    """One run of one stage. `scratch` is a folder that survives a kill and is emptied by success."""
+    """One run of one stage.
+
+    Attributes:
+        scratch: a folder that survives a kill and is removed by success.
+        spool: the file of this run's events; its name identifies the run in MLflow.
+        group: the pipeline run that this one belongs to.
+
+    """
 
     def __init__(self, stage: str) -> None:
         self.stage = stage
+        self.group = _group()
         self.scratch = HOME / "scratch" / stage
         self.started = datetime.now(UTC)
         self._clock = time.monotonic()
@@ -68,14 +81,15 @@ class Report:
         self._progress: dict[str, Any] | None = None
         self._rows: list[dict[str, float | str]] = []
         self._bar: Any = None
+        self._endings: list[Callable[[], None]] = []
         stamp = self.started.strftime("%Y%m%dT%H%M%S%f")
-        self._spool = HOME / "spool" / f"{stage}-{stamp}-{os.getpid()}.jsonl"
+        self.spool = HOME / "spool" / f"{stage}-{stamp}-{os.getpid()}.jsonl"
 
     def begin(self, sections: dict[str, Any], scratch_key: str) -> None:
         """Announce the stage with the values it was given; what `scratch_key` left behind is there again."""
         self.scratch = HOME / "scratch" / f"{self.stage}-{scratch_key}"
         for stale in self.scratch.parent.glob(f"{self.stage}-*"):
-            if stale != self.scratch:
+            if stale != self.scratch and KEY.fullmatch(stale.name.removeprefix(self.stage)):
                 shutil.rmtree(stale, ignore_errors=True)
         self.scratch.mkdir(parents=True, exist_ok=True)
         self._write_status("running")
@@ -83,7 +97,7 @@ class Report:
             "event": "begin",
             "stage": self.stage,
             "target": self.stage.partition("@")[2] or None,
-            "group": _group(),
+            "group": self.group,
             "started": self.started.isoformat(),
             "params": flatten(sections),
         }
@@ -105,6 +119,10 @@ class Report:
         """Print a line."""
         print(message, flush=True)
 
+    def warn(self, message: str) -> None:
+        """Print a line that asks for attention; the stage goes on."""
+        print(f"{self.stage}: warning: {message}", file=sys.stderr, flush=True)
+
     def curve(self, row: dict[str, float | str]) -> None:
         """Record the figures of one epoch; `arm` names the training they belong to."""
         self._rows.append(row)
@@ -113,9 +131,17 @@ class Report:
         step = int(row.get("epoch", len(self._rows) - 1))
         self._event({"event": "metric", "step": step, "time_ms": time.time_ns() // 1_000_000, "values": values})
 
+    def runs_as(self, run_id: str) -> None:
+        """Tell whoever replays that this stage made its own MLflow run."""
+        self._event({"event": "run", "run_id": run_id})
+
     def artifact(self, path: Path) -> None:
         """Record a file as belonging to this run."""
         self._event({"event": "artifact", "path": str(path)})
+
+    def when_ended(self, action: Callable[[], None]) -> None:
+        """Have `action` called once everything about this run is on disk, success or not. It must not raise."""
+        self._endings.append(action)
 
     def write_curves(self, path: Path) -> None:
         """Write every row so far as CSV."""
@@ -133,16 +159,17 @@ class Report:
         self._event({"event": "end", "outcome": "done", "seconds": self._seconds(), "metrics": numbers(figures)})
         self._write_status("done")
         shutil.rmtree(self.scratch, ignore_errors=True)
+        self._end()
 
     def failed(self, error: BaseException, message: str, exit_code: int) -> int:
         """Say why, once, on stderr; keep scratch; hand the exit code back."""
         self._close()
         print(f"{self.stage}: {message}", file=sys.stderr, flush=True)
-        try:
+        with suppress(OSError):  # a disk that is full must not hide why the stage failed
             self._write_status("failed", type(error).__name__, message, exit_code)
-            self._event({"event": "end", "outcome": "failed", "seconds": self._seconds(), "message": message})
-        except OSError:
-            pass  # a disk that is full must not hide why the stage failed
+            if self.spool.exists():  # else it failed before it began: no run to record
+                self._event({"event": "end", "outcome": "failed", "seconds": self._seconds(), "message": message})
+        self._end()
         return exit_code
 
     def _seconds(self) -> float:
@@ -166,8 +193,8 @@ class Report:
         write_json(HOME / "status" / f"{self.stage}.json", status)
 
     def _event(self, event: dict[str, Any]) -> None:
-        self._spool.parent.mkdir(parents=True, exist_ok=True)
-        with self._spool.open("a", encoding="utf-8") as stream:
+        self.spool.parent.mkdir(parents=True, exist_ok=True)
+        with self.spool.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(event) + "\n")
 
     def _show(self, done: int, total: int, note: str) -> None:
@@ -183,3 +210,7 @@ class Report:
     def _close(self) -> None:
         if self._bar is not None:
             self._bar.stop()
+
+    def _end(self) -> None:
+        for action in self._endings:
+            action()

@@ -1,7 +1,7 @@
 """What a pipeline run says in the end: sentences, the table, pictures. Rendered from files alone.
 
-Reads metrics/, plots/, export/ and registry/ below a workspace; writes report.md and a self-contained
-report.html. Clauses that were decided are shown as they were decided; nothing is judged again here.
+Reads params.yaml, metrics/, plots/, export/ and registry/ below a workspace; writes report.md, a self-contained
+report.html and its pictures.
 """
 
 import base64
@@ -20,6 +20,9 @@ from rich.text import Text
 
 from limbeck.atomic import replace
 from limbeck.errors import LimbeckError
+from limbeck.params import load
+from limbeck.selection import CANDIDATES, Clause, clauses_of
+from limbeck.tracking import story
 
 VARIANTS = {"teacher": "teacher", "student": "student", "model.fp32": "pruned", "model.int8": "quantized"}
 COLUMNS = (
@@ -44,6 +47,14 @@ MARKS = {
 }
 
 
+NEXT = (
+    "Next:",
+    "  dvc exp run -S targets.phone.prune.ratio=0.5    change a ratio; only what follows runs again",
+    "  make ui                                         runs and versions in the browser",
+    "  make run RECIPE=NAME                            another task, see recipes/",
+)
+
+
 @dataclass(frozen=True)
 class Row:
     """One line of the table; `ships` marks the variant that the contract chose."""
@@ -61,7 +72,7 @@ class Target:
     latency: dict[str, Any]
     manifest: dict[str, Any]
     distill: dict[str, Any]
-    quantize: dict[str, Any]
+    clauses: dict[str, list[Clause]]
     decision: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -90,25 +101,17 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def gather(root: Path) -> list[Target]:
-    """Every target below `root` that has been benchmarked."""
+    """Every target of `root`'s params.yaml that has been benchmarked."""
     targets = []
-    for folder in sorted(path for path in (root / "metrics").glob("*") if path.is_dir()):
-        name = folder.name
-        quality, latency = _read(folder / "quality.json"), _read(folder / "latency.json")
+    for name, params in load(root / "params.yaml").targets.items():
+        metrics = root / "metrics" / name
+        quality, latency = _read(metrics / "quality.json"), _read(metrics / "latency.json")
         manifest = _read(root / "export" / name / "manifest.json")
-        if quality and latency and manifest:
-            decision = _read(root / "registry" / f"{name}.json")
-            targets.append(
-                Target(
-                    name,
-                    quality,
-                    latency,
-                    manifest,
-                    _read(folder / "distill.json"),
-                    _read(folder / "quantize.json"),
-                    decision,
-                )
-            )
+        if not (quality and latency and manifest):
+            continue
+        clauses = {v: clauses_of(v, quality, latency, params.contract) for v in CANDIDATES if v in quality["variants"]}
+        decision = _read(root / "registry" / f"{name}.json")
+        targets.append(Target(name, quality, latency, manifest, _read(metrics / "distill.json"), clauses, decision))
     return targets
 
 
@@ -134,21 +137,21 @@ def sentence(target: Target) -> str:
             else f"; distillation gained nothing beyond the noise ({100 * gain['value']:+.1f} {interval}, one seed)"
         )
     if not target.decision:
-        return told + ". Not registered: see the contract column."
+        return told + ". Not registered."
     return told + f". The {VARIANTS[variant]} model ships."
 
 
 def _verdict(target: Target, variant: str) -> str:
-    clauses = target.decision.get("clauses", {}).get(variant)
-    if not clauses:
-        return "-" if variant in ("teacher", "student") else "not decided"
-    broken = [clause for clause in clauses if not clause["kept"]]
+    """The contract's clauses in a word each: the broken ones with their figures, else what is not yet proven."""
+    if variant not in target.clauses:
+        return "-"
+    clauses = target.clauses[variant]
+    broken = [f"{MARKS[c.clause]} {c.measured:.3g} > {c.allowed:.3g}" for c in clauses if not c.kept]
     if broken:
-        return "; ".join(
-            f"{MARKS.get(c['clause'], c['clause'])} {c['measured']:.3g} > {c['allowed']:.3g}" for c in broken
-        )
-    unproven = [MARKS.get(c["clause"], c["clause"]) for c in clauses if not c["proven"]]
-    return "kept" + (f" (not proven: {', '.join(unproven)})" if unproven else ", proven")
+        return "broken: " + "; ".join(broken)
+    unproven = [MARKS[c.clause] for c in clauses if not c.proven]
+    kept = "kept" + (f", not proven: {', '.join(unproven)}" if unproven else " and proven")
+    return f"{kept}; ships" if variant == target.decision.get("variant") else kept
 
 
 def rows(targets: list[Target]) -> Iterator[Row]:
@@ -258,6 +261,10 @@ def pictures(root: Path, targets: list[Target]) -> Iterator[tuple[str, str]]:
         yield f"Confusion of `{target.name}` on test", _png(figure)
 
 
+def _slug(heading: str) -> str:
+    return "-".join("".join(c if c.isalnum() else " " for c in heading.partition("(")[0]).lower().split())
+
+
 def drawn(images_NHWC: np.ndarray[Any, Any], captions: list[str]) -> str:
     """Small grey images side by side as text, each over its caption."""
     shades = " .:-=+*#%@"
@@ -269,14 +276,12 @@ def drawn(images_NHWC: np.ndarray[Any, Any], captions: list[str]) -> str:
     return "\n".join("".join(parts).rstrip() for parts in zip(*blocks, strict=True))
 
 
-def render(root: Path, out: Path, *, versions: list[str] | None = None, samples: str = "") -> Rendered:
-    """Write `out/report.md` and `out/report.html`; hand back both and the same for the terminal.
+def render(root: Path, out: Path) -> Rendered:
+    """Write `out/report.md`, `out/report.html` and its pictures; hand back the same for the terminal.
 
     Args:
         root: the workspace whose files are read.
-        out: folder of the two files.
-        versions: lines about registered versions, from the registry.
-        samples: text of the champion classifying samples, see `drawn`.
+        out: folder of the files.
 
     Raises:
         LimbeckError: nothing has been benchmarked yet.
@@ -288,7 +293,10 @@ def render(root: Path, out: Path, *, versions: list[str] | None = None, samples:
         raise LimbeckError(f"{root}/metrics holds no benchmarked target yet; run `dvc repro` or `make run` first.")
     table_rows = list(rows(targets))
     sentences = [sentence(target) for target in targets]
-    notes = [note for target in targets for note in target.decision.get("notes", [])] + (versions or [])
+    notes = [note for target in targets for note in target.decision.get("notes", [])]
+    told = story(root, drawn)
+    samples = told.samples
+    notes += told.versions
     name = targets[0].manifest["name"]
     title = f"Limbeck: {name}"
     machine = targets[0].latency["machine"]
@@ -325,8 +333,16 @@ def render(root: Path, out: Path, *, versions: list[str] | None = None, samples:
         table.add_column(column, justify="left" if column == "contract" else "right")
     for row in table_rows:
         table.add_row(*row.cells, style="bold green" if row.ships else None)
+    for heading, picture in shown:
+        with replace(out / f"{_slug(heading)}.png") as partial:
+            partial.write_bytes(base64.b64decode(picture))
     lines: list[RenderableType] = [Text(text) for text in sentences]
     lines += [Text(), table, Text(), *(Text(f"- {note}") for note in notes)]
     if samples:
-        lines += [Text(), Text("The champion, pulled back from the registry, on three test samples:"), Text(samples)]
-    return Rendered(markdown, out / "report.html", Group(*lines, Text(), Text(footer, style="dim")))
+        lines += [
+            Text(),
+            Text("The champion, pulled back from the registry, on three test samples:", style="bold"),
+            Text(samples),
+        ]
+    lines += [Text(), Text(footer, style="dim"), Text(), *(Text(line) for line in NEXT)]
+    return Rendered(markdown, out / "report.html", Group(*lines))

@@ -25,14 +25,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
-from limbeck.recording import Report
-
 from limbeck import params as params_file
 from limbeck.atomic import fsync_tree, replace, write_json
 from limbeck.components import check
 from limbeck.edge import EdgeError
 from limbeck.errors import LimbeckError, ParamsError, from_os_error
 from limbeck.params import At, Out, Params, TargetParams
+from limbeck.recording import Report
 from limbeck.watch import end_with_parent
 
 STAGES = ("prepare", "teacher", "label", "distill", "prune", "quantize", "export", "benchmark", "register")
@@ -77,10 +76,9 @@ def check_components(params: Params) -> None:
         ComponentError: naming the component, the keyword and the nearest one that exists.
 
     """
-    from limbeck.devices import DEVICES
-
     from limbeck.data.augment import AUGMENTS
     from limbeck.data.sources import SOURCES
+    from limbeck.devices import DEVICES
     from limbeck.evaluation import METRICS
     from limbeck.models import MODELS
     from limbeck.objectives import LOSSES

@@ -4,15 +4,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from limbeck.devices import DEVICES, predict
-from limbeck.recording import Report
 
 from limbeck.atomic import replace, write_json
 from limbeck.components import Component, bind
 from limbeck.data.splits import read, read_meta
+from limbeck.devices import DEVICES, predict
 from limbeck.edge import manifest
 from limbeck.evaluation import estimate, paired_difference, scorer
 from limbeck.params import BenchmarkParams, MeasureParams, Out
+from limbeck.recording import Report
 
 PREDICT_BATCH = 256
 

@@ -5,13 +5,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from limbeck.recording import Report
 
 from limbeck import checkpoint, models, quantization
 from limbeck import export as onnx_export
 from limbeck.data.splits import read, read_meta
 from limbeck.edge import golden, manifest
 from limbeck.params import ExportParams, Out
+from limbeck.recording import Report
 
 
 def run(
@@ -35,7 +35,7 @@ def run(
     if checkpoint.read(quantized)[0].quantization is None:
         del sources["model.int8"]  # quantize: {use: none}
     teacher_digest = checkpoint.digest_of(teacher)
-    notes = {"data": meta.digest, "teacher": teacher_digest, "name": name, "target": target}
+    notes = {"data": meta.digest, "teacher": teacher_digest, "name": name}
     out.mkdir()
     parity: dict[str, Any] = {}
     num_params, macs = {}, {}

@@ -14,7 +14,7 @@ from flows import environment
 ROOT = Path(__file__).resolve().parents[2]
 
 # Reports as real stages do (limbeck.tracking), then does what its last argument says.
-STAGE = '''
+STAGE = """
 import json, os, signal, sys, time
 from pathlib import Path
 
@@ -49,7 +49,7 @@ if how.startswith("sleep"):
 Path(out).write_text(name)
 span("end")
 say("done", code=0)
-'''
+"""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -92,7 +92,9 @@ def project(tmp_path: Path) -> Project:
 
 def _entry(label: str, base: str, how: str, stage: dict[str, Any]) -> dict[str, Any]:
     out = f"{base}-${{key}}.txt" if "@" in label else f"{base}.txt"
-    after = [f"{up.removesuffix('@')}-${{key}}.txt" if up.endswith("@") else f"{up}.txt" for up in stage.get("after", ())]
+    after = [
+        f"{up.removesuffix('@')}-${{key}}.txt" if up.endswith("@") else f"{up}.txt" for up in stage.get("after", ())
+    ]
     meta = {key: value for key, value in stage.items() if key not in ("how", "after")}
     return {
         "cmd": f"python stage.py {label} {out} {how}",

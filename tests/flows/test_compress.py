@@ -58,7 +58,9 @@ def test_a_wrong_word_on_the_command_line_costs_one_line_and_exit_code_2(
 
 @pytest.mark.slow
 def test_a_run_prints_its_stages_and_ends_with_the_highest_exit_code(project: Project) -> None:
-    folder = project({"a": {}, "b@phone": {"how": "fail3", "after": ["a"]}, "b@sensor": {"how": "fail2", "after": ["a"]}})
+    folder = project(
+        {"a": {}, "b@phone": {"how": "fail3", "after": ["a"]}, "b@sensor": {"how": "fail2", "after": ["a"]}}
+    )
     answer = call(folder)
     assert answer.returncode == 3, answer.stderr
     assert "a: ran in" in answer.stdout

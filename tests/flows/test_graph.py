@@ -26,7 +26,7 @@ def test_names_edges_and_meta_come_from_dvc_yaml(project: Project) -> None:
     assert (b_phone.name, b_phone.target, b_phone.upstream) == ("b@phone", "phone", ("a",))
     assert (b_phone.deps, b_phone.outs, b_phone.desc) == (("a.txt",), ("b-phone.txt",), "what b does")
     assert c_sensor.upstream == ("b@sensor",)
-    assert c_sensor.exclusive and c_phone.exclusive and not b_sensor.exclusive
+    assert (c_sensor.exclusive, c_phone.exclusive, b_sensor.exclusive) == (True, True, False)
 
 
 def test_a_target_brings_what_it_needs_and_nothing_else(project: Project) -> None:

@@ -1,5 +1,6 @@
 """The flow against a Prefect server: states, order, failures, retries."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ def test_a_failing_target_stops_its_own_line_while_the_other_goes_on(project: Pr
     assert state.result(raise_on_failure=False).exit_code == 3
     assert "end c@sensor" in spans(folder)
     assert spans(folder).count("begin b@phone") == 1, "an error is not tried again"
-    assert task_states(state) | {} == {
+    assert task_states(state) == {
         **dict.fromkeys(("a", "b@sensor", "c@sensor"), "Completed"),
         "b@phone": "Failed",
         "c@phone": "NotReady",
@@ -79,11 +80,13 @@ def test_a_crash_is_tried_again(project: Project) -> None:
 
 
 def test_an_exclusive_stage_has_the_machine_alone(project: Project) -> None:
-    folder = project({
-        "a": {"how": "sleep0.4", "exclusive": True},
-        "b@phone": {"how": "sleep0.2"},
-        "b@sensor": {"how": "sleep0.2"},
-    })
+    folder = project(
+        {
+            "a": {"how": "sleep0.4", "exclusive": True},
+            "b@phone": {"how": "sleep0.2"},
+            "b@sensor": {"how": "sleep0.2"},
+        }
+    )
     assert run(folder, jobs=3).is_completed()
     order = spans(folder)
     assert order.index("end a") == order.index("begin a") + 1
@@ -97,3 +100,25 @@ def test_a_mistake_in_params_starts_nothing(project: Project) -> None:
     with pytest.raises(ParamsError, match="champion_marge.*did you mean 'champion_margin'"):
         state.result()
     assert spans(folder) == []
+
+
+def test_a_decision_that_the_registry_does_not_know_is_registered_again(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from limbeck import tracking
+
+    folder = project({"register@phone": {}})
+    run(folder)
+    (folder / "registry").mkdir()
+    (folder / "registry/phone.json").write_text(json.dumps({"target": "phone", "identity": "abc", "clauses": {}}))
+    asked: list[tuple[str, str]] = []
+
+    def is_registered(name: str, identity: str, *, uri: str) -> bool:
+        asked.append((name, identity))
+        return len(asked) > 2
+
+    monkeypatch.setattr(tracking, "is_registered", is_registered)
+    assert run(folder).message == "1 ran, 0 reused, 0 failed"
+    assert run(folder).message == "0 ran, 1 reused, 0 failed"
+    assert set(asked) == {("digits-phone", "abc")}
+    assert spans(folder).count("begin register@phone") == 2

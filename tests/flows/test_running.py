@@ -36,12 +36,12 @@ def test_a_failed_stage_brings_its_own_message_and_exit_code(project: Project) -
 
 
 def test_a_killed_stage_is_a_crash(project: Project) -> None:
-    with pytest.raises(StageCrashed, match="died without a last word"):
+    with pytest.raises(StageCrashed, match="its process died .*a speaks"):
         runner(project({"a": {"how": "die"}})).run(Stage("a"), print)
 
 
 def test_a_refusal_of_dvc_is_told_in_its_words(project: Project) -> None:
-    with pytest.raises(StageFailed, match=r"a.txt.*does not exist|missing data") as caught:
+    with pytest.raises(StageFailed, match=r"(?s)failed to reproduce .*a\.txt") as caught:
         runner(project({"a": {}, "b": {"after": ["a"]}})).run(Stage("b"), print)
     assert caught.value.exit_code == 2
 

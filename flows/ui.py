@@ -1,0 +1,71 @@
+"""`python -m flows.ui`: MLflow and Prefect on loopback, until interrupted."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows import environment, workspace
+from limbeck import params as params_file
+
+LOOPBACK = "127.0.0.1"
+
+
+def main(
+    mlflow_port: Annotated[int, typer.Option(help="Port of MLflow's pages.")] = 5000,
+    prefect_port: Annotated[int, typer.Option(help="Port of Prefect's pages.")] = 4200,
+) -> None:
+    """Show runs, versions and flows in the browser; nothing listens beyond this machine."""
+    environment.set_up(quiet_console=False)
+    place = workspace.locate(None, None)
+    uri = environment.tracking_uri(params_file.load(place / "params.yaml").tracking.uri, place)
+    variables = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # its job runners take 2 GB
+    here = [sys.executable, "-m"]
+    commands = {
+        f"MLflow   http://{LOOPBACK}:{mlflow_port}": [
+            *here, "mlflow", "server", "--host", LOOPBACK, "--port", str(mlflow_port), "--backend-store-uri", uri,
+            "--default-artifact-root", (place / "mlruns").absolute().as_uri(),
+        ],
+        f"Prefect  http://{LOOPBACK}:{prefect_port}": [
+            *here, "prefect", "server", "start", "--host", LOOPBACK, "--port", str(prefect_port),
+        ],
+    }  # fmt: skip
+    logs = place / ".limbeck" / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    servers = []
+    for shown, command in commands.items():
+        with (logs / f"{command[2]}.log").open("wb") as log:
+            servers.append(
+                subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=variables, start_new_session=True)
+            )
+        print(shown, flush=True)
+    print(
+        f"Prefect shows runs of flows that are pointed at it: PREFECT_API_URL=http://{LOOPBACK}:{prefect_port}/api make run"
+    )
+    print(f"Logs: {Path('.limbeck/logs')}. Ctrl-C ends both.", flush=True)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        while all(server.poll() is None for server in servers):
+            time.sleep(0.5)
+        print(f"A server ended by itself; see {logs}.", file=sys.stderr)
+        code = 1
+    except KeyboardInterrupt:
+        code = 0
+    for server in servers:
+        if server.poll() is None:
+            os.killpg(server.pid, signal.SIGTERM)
+    for server in servers:
+        try:
+            server.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            os.killpg(server.pid, signal.SIGKILL)
+    raise SystemExit(code)
+
+
+if __name__ == "__main__":
+    typer.run(main)

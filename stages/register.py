@@ -1,0 +1,91 @@
+"""The contract decides; the registry remembers."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from limbeck import ledger
+from limbeck.atomic import write_json
+from limbeck.data.splits import read
+from limbeck.edge import EdgeError
+from limbeck.edge import manifest as manifest_file
+from limbeck.edge.measure import predict
+from limbeck.errors import DataError, DeviceError
+from limbeck.evaluation import Scores, scorer
+from limbeck.params import ContractParams, MeasureParams, Out, TrackingParams
+from limbeck.recording import HOME, Report
+from limbeck.selection import judge
+from limbeck.tracking import home_of, promote, register, replay_finished, tags_of, tracking_uri
+
+PREDICT_BATCH = 256
+
+
+def run(
+    *,
+    data: Path,
+    exported: Path,
+    quality: Path,
+    latency: Path,
+    out: Out,
+    contract: ContractParams,
+    measure: MeasureParams,
+    metric: str,
+    name: str,
+    target: str,
+    tracking: TrackingParams,
+    report: Report,
+) -> dict[str, Any]:
+    """Decide, register what ships, let it challenge the champion; `out` is the decision alone."""
+    uri = tracking_uri(tracking.uri)
+    if os.environ.get("LIMBECK_REPLAY") != "flow":  # nobody replays live: send what earlier stages recorded, and us
+        replay_finished(uri=uri, experiment=tracking.experiment)
+        report.when_ended(lambda: replay_finished(uri=uri, experiment=tracking.experiment))
+    try:
+        manifest = manifest_file.read(exported)
+    except EdgeError as error:
+        raise DataError(str(error)) from error
+    figures = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in (quality, latency)}
+    decision = judge(
+        manifest, figures["quality"], figures["latency"], contract, identity=manifest_file.identity(exported)
+    )
+    for note in decision.notes:
+        report.log(note)
+    tags = tags_of(decision, manifest, figures["quality"], figures["latency"])
+    if tags["limbeck.git"] == "none":
+        report.warn("no git commit yet; the version's lineage says git=none.")
+    model = f"{name}-{target}"
+    version = register(
+        model,
+        exported,
+        manifest,
+        decision.variant,
+        tags=tags,
+        report=report,
+        uri=uri,
+        experiment=tracking.experiment,
+    )
+    report.log(f"{model} version {version.number} {'registered' if version.is_new else 'was registered already'}")
+    score = scorer(metric)
+    _, labels = read(data, "test")
+
+    def scores_of(file: Path) -> Scores:
+        try:
+            logits = predict(file, data / "test/x.npy", threads=1, batch_size=PREDICT_BATCH)
+        except EdgeError as error:
+            raise DeviceError(str(error)) from error
+        return score(logits, labels)
+
+    promotion = promote(
+        version,
+        exported / f"{decision.variant}.onnx",
+        manifest,
+        scores_of=scores_of,
+        measure=measure,
+        margin=tracking.champion_margin,
+        uri=uri,
+        ledger_file=home_of(Path()) / HOME / ledger.NAME,
+    )
+    report.log(f"{model} champion {'moved' if promotion.moved else 'stays'}: {promotion.why}")
+    write_json(out, decision.as_json())
+    return {}
