@@ -8,7 +8,6 @@ machine has a place (`machine`). DVC alone decides what is stale: Prefect's resu
 that DVC calls fresh costs no process. Only crashes are tried again.
 """
 
-import importlib.util
 import json
 import os
 import signal
@@ -192,9 +191,7 @@ class _Run:
     @contextmanager
     def _replaying(self) -> Iterator[None]:
         """Carry what stages record into MLflow while they run, beside the flow: importing it takes seconds."""
-        if importlib.util.find_spec("limbeck.tracking") is None or all(
-            step.verdict == "fresh" for step in self.steps.values()
-        ):
+        if all(step.verdict == "fresh" for step in self.steps.values()):
             yield
             return
         ended = threading.Event()
@@ -258,13 +255,13 @@ class _Run:
 
     def _report(self) -> None:
         """Render the report, show it and publish it as artifacts."""
-        if importlib.util.find_spec("limbeck.report") is None:
-            return
-        from limbeck import report
-
         try:
+            from limbeck import report
+
             rendered = report.render(self.folder, self.folder / "reports")
-        except LimbeckError as error:  # a picture of the files is no failure of the run
+        except Exception as error:  # what the stages did, and the exit code, do not depend on a picture of it
+            if not isinstance(error, LimbeckError):
+                get_run_logger().exception("the report failed")
             self.console.print(f"No report: {error}", highlight=False, markup=False, soft_wrap=True)
             return
         self.console.print(rendered.console)

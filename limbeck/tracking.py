@@ -54,6 +54,7 @@ REMEMBER_S = 30.0
 
 SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "DO_NOT_TRACK": "true",
     # As it comes, the client asks an absent server seven times, four minutes in all.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
