@@ -7,6 +7,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export OMP_WAIT_POLICY := PASSIVE
 export DVC_NO_ANALYTICS := 1
+export DVC_SITE_CACHE_DIR := $(CURDIR)/.dvc/tmp/site
 export MLFLOW_DISABLE_TELEMETRY := true
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := true
@@ -33,7 +34,7 @@ run: .venv/installed  ## install what is missing, run the pipeline as a flow (RE
 	@python -m flows.compress $(if $(RECIPE),--recipe $(RECIPE))
 
 test: .venv/installed  ## the tests everybody runs, under five minutes on two cores
-	@python -m pytest -n 2 -m "not slow"
+	@python -m pytest -n 2 --dist loadfile -m "not slow"
 
 test-slow: .venv/installed  ## drills: kills, outages, whole pipelines in fresh clones
 	@python -m pytest -m slow

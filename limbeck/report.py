@@ -8,6 +8,7 @@ import base64
 import csv
 import io
 import json
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,10 +20,10 @@ from rich.table import Table
 from rich.text import Text
 
 from limbeck.atomic import replace
-from limbeck.errors import LimbeckError
+from limbeck.data.splits import read
+from limbeck.errors import LimbeckError, TrackingError
 from limbeck.params import load
 from limbeck.selection import CANDIDATES, Clause, clauses_of
-from limbeck.tracking import story
 
 VARIANTS = {"teacher": "teacher", "student": "student", "model.fp32": "pruned", "model.int8": "quantized"}
 COLUMNS = (
@@ -38,6 +39,7 @@ COLUMNS = (
     "faster",
     "contract",
 )
+SHORT_COLUMNS = ("target", "model", "quality % [95 %]", "params", "MACs", "bytes", "p50 ms", "p95", "smaller", "faster")
 MARKS = {
     "max_drop": "drop",
     "max_size_kb": "size",
@@ -46,6 +48,8 @@ MARKS = {
     "max_slowdown": "not slower",
 }
 
+
+NUM_DRAWN = 3
 
 NEXT = (
     "Next:",
@@ -57,9 +61,10 @@ NEXT = (
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table; `ships` marks the variant that the contract chose."""
+    """One line of the table, in full and for a terminal; `ships` marks the variant that the contract chose."""
 
     cells: tuple[str, ...]
+    short: tuple[str, ...]
     ships: bool = False
 
 
@@ -119,6 +124,15 @@ def _points(share: float) -> str:
     return f"{100 * share:.1f}"
 
 
+def _brief(number: float) -> str:
+    """Three digits and a unit: 41554 -> 41.6k."""
+    for unit in ("", "k", "M", "G"):
+        if number < 1000 or unit == "G":
+            return f"{number:.3g}{unit}"
+        number /= 1000
+    raise AssertionError
+
+
 def sentence(target: Target) -> str:
     """One plain sentence: how much smaller and faster than the teacher, at what loss, and distillation's part."""
     variant = target.shown
@@ -176,6 +190,18 @@ def rows(targets: list[Target]) -> Iterator[Row]:
                     "1x" if variant == "teacher" else f"{teacher_bytes / speed['bytes']:.1f}x",
                     "1x" if variant == "teacher" or not ratio else f"{ratio['value']:.1f}x",
                     _verdict(target, variant),
+                ),
+                short=(
+                    "" if variant == "teacher" else target.name,
+                    label,
+                    f"{100 * quality['value']:.1f} [{_points(quality['low'])}, {_points(quality['high'])}]",
+                    _brief(target.manifest["num_params"][variant]),
+                    _brief(target.manifest["macs"][variant]),
+                    _brief(speed["bytes"]),
+                    f"{speed['p50_ms']['value']:.3f}",
+                    f"{speed['p95_ms']['value']:.3f}",
+                    f"{teacher_bytes / speed['bytes']:.0f}x",
+                    f"{ratio['value']:.1f}x" if ratio else "1x",
                 ),
                 ships=variant == target.decision.get("variant"),
             )
@@ -276,6 +302,45 @@ def drawn(images_NHWC: np.ndarray[Any, Any], captions: list[str]) -> str:
     return "\n".join("".join(parts).rstrip() for parts in zip(*blocks, strict=True))
 
 
+def registry_lines(root: Path, targets: list[Target]) -> tuple[list[str], str]:
+    """What the registry says: a line per version, and a champion pulled back, answering test samples.
+
+    A registry that is away is a line of its own; samples that are no small grey images are not drawn.
+    """
+    from limbeck.devices import predict
+    from limbeck.tracking import fetch, tracking_uri, versions
+
+    lines: list[str] = []
+    samples = ""
+    try:
+        uri = tracking_uri(load(root / "params.yaml").tracking.uri, root)
+        for target in targets:
+            model = f"{target.manifest['name']}-{target.name}"
+            found = versions(model, uri=uri)
+            lines += found
+            x, y = read(root / "data", "test")
+            drawable = x.ndim == 4 and x.shape[-1] == 1 and max(x.shape[1:3]) <= 32
+            if samples or not drawable or not any("champion" in line for line in found):
+                continue
+            firsts = np.unique(y, return_index=True)[1]
+            picked = firsts[:: max(1, len(firsts) // NUM_DRAWN)][:NUM_DRAWN]
+            with tempfile.TemporaryDirectory() as folder:
+                version, champion = fetch(model, "champion", Path(folder), uri=uri)
+                inputs = Path(folder) / "x.npy"
+                np.save(inputs, np.array(x[picked]), allow_pickle=False)
+                files = (champion, root / "export" / target.name / "teacher.onnx")
+                answers = [predict(file, inputs, threads=1, batch_size=NUM_DRAWN).argmax(1) for file in files]
+            classes = target.manifest["classes"]
+            captions = [
+                f"champion {classes[own]}\nteacher  {classes[teacher]}\ntruth    {classes[truth]}"
+                for own, teacher, truth in zip(*answers, y[picked], strict=True)
+            ]
+            samples = f"{model} version {version}\n\n{drawn(np.array(x[picked]), captions)}"
+    except TrackingError as error:
+        lines.append(str(error))
+    return lines, samples
+
+
 def render(root: Path, out: Path) -> Rendered:
     """Write `out/report.md`, `out/report.html` and its pictures; hand back the same for the terminal.
 
@@ -294,9 +359,8 @@ def render(root: Path, out: Path) -> Rendered:
     table_rows = list(rows(targets))
     sentences = [sentence(target) for target in targets]
     notes = [note for target in targets for note in target.decision.get("notes", [])]
-    told = story(root, drawn)
-    samples = told.samples
-    notes += told.versions
+    lines_of_registry, samples = registry_lines(root, targets)
+    notes += lines_of_registry
     name = targets[0].manifest["name"]
     title = f"Limbeck: {name}"
     machine = targets[0].latency["machine"]
@@ -328,16 +392,25 @@ def render(root: Path, out: Path) -> Rendered:
         with replace(path) as partial:
             partial.write_text(text, encoding="utf-8")
 
-    table = Table(*COLUMNS[:2], box=None, pad_edge=False, header_style="bold")
-    for column in COLUMNS[2:]:
-        table.add_column(column, justify="left" if column == "contract" else "right")
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for column in SHORT_COLUMNS:
+        table.add_column(column, justify="left" if column in ("target", "model") else "right", no_wrap=True)
     for row in table_rows:
-        table.add_row(*row.cells, style="bold green" if row.ships else None)
+        table.add_row(*row.short, style="bold green" if row.ships else None)
+    verdicts = [Text(f"  {row.cells[0]} {row.cells[1]}: {row.cells[-1]}") for row in table_rows if row.cells[-1] != "-"]
     for heading, picture in shown:
         with replace(out / f"{_slug(heading)}.png") as partial:
             partial.write_bytes(base64.b64decode(picture))
     lines: list[RenderableType] = [Text(text) for text in sentences]
-    lines += [Text(), table, Text(), *(Text(f"- {note}") for note in notes)]
+    lines += [
+        Text(),
+        table,
+        Text(),
+        Text("Contracts", style="bold"),
+        *verdicts,
+        Text(),
+        *(Text(f"- {note}") for note in notes),
+    ]
     if samples:
         lines += [
             Text(),

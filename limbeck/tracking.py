@@ -33,6 +33,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import psutil
 import yaml
+from numpy.typing import NDArray
 
 from limbeck import ledger
 from limbeck.edge import golden
@@ -147,12 +148,14 @@ def forget(uri: str) -> None:
     _known.pop(uri, None)
 
 
-def _require(uri: str) -> None:
+def _require(uri: str, next_step: str = "Repeat the command when it does") -> None:
     if not answers(uri):
         raise TrackingError(
-            f"the tracking server at {uri} does not answer. Everything else is done; the same command registers "
-            "later, when the server is back (or set MLFLOW_TRACKING_URI to another one)."
+            f"the tracking server at {uri} does not answer. {next_step}, or set MLFLOW_TRACKING_URI to another one."
         )
+
+
+LATER = "Everything else is done; the same command registers later, when it does"
 
 
 _importing = threading.Lock()
@@ -621,7 +624,7 @@ def register(
         TrackingError: the server does not answer, or fails.
 
     """
-    _require(uri)
+    _require(uri, LATER)
     with _asking(uri) as client:
         number = _find_version(client, model, tags["limbeck.identity"], variant)
         is_new = number is None
@@ -631,8 +634,11 @@ def register(
             except _failures() as error:
                 if getattr(error, "error_code", "") != "RESOURCE_ALREADY_EXISTS":
                     raise
-            run_id = _own_run(client, _experiment(client, uri, experiment), report)
-            source, model_id = _log_model(uri, run_id, exported, manifest, variant)
+            experiment_id = _experiment(client, uri, experiment)
+            run_id = _own_run(client, experiment_id, report)
+            # Made here, not by `log_model`: that one would put it into the experiment `Default`.
+            model_id = client.create_logged_model(experiment_id, "model", source_run_id=run_id).model_id
+            source = _log_model(uri, run_id, model_id, exported, manifest, variant)
             number = str(client.create_model_version(model, source, run_id, tags=dict(tags), model_id=model_id).version)
         newest = _alias(client, model, CANDIDATE)
         if newest is None or int(newest.version) < int(number):
@@ -650,8 +656,8 @@ def _own_run(client: Any, experiment_id: str, report: Report) -> str:
     return str(client.create_run(experiment_id, start_time=started, tags=tags, run_name=report.stage).info.run_id)
 
 
-def _log_model(uri: str, run_id: str, exported: Path, manifest: Mapping[str, Any], variant: str) -> tuple[str, str]:
-    """Log the ONNX model with signature, input example and its bundle; where it is, and its id."""
+def _log_model(uri: str, run_id: str, model_id: str, exported: Path, manifest: Mapping[str, Any], variant: str) -> str:
+    """Fill a logged model: ONNX, signature, input example, and the exported files as they are. Where it is."""
     from importlib.metadata import version
 
     import mlflow
@@ -679,8 +685,8 @@ def _log_model(uri: str, run_id: str, exported: Path, manifest: Mapping[str, Any
         warnings.simplefilter("ignore")
         logged = mlflow.onnx.log_model(
             network,
-            name="model",
             run_id=run_id,
+            model_id=model_id,
             signature=ModelSignature(schema(network.graph.input), schema(network.graph.output)),
             input_example=inputs[:2],
             pip_requirements=[f"{package}=={version(package)}" for package in ("numpy", "onnx", "onnxruntime")],
@@ -688,7 +694,7 @@ def _log_model(uri: str, run_id: str, exported: Path, manifest: Mapping[str, Any
             save_as_external_data=False,
             extra_files=[str((exported / name).resolve()) for name in (*variants, vectors, manifest_file.NAME)],
         )
-    return str(logged.model_uri), str(logged.model_id)
+    return str(logged.model_uri)
 
 
 def _alias(client: Any, model: str, alias: str) -> Any:
@@ -794,7 +800,7 @@ def promote(
         TrackingError: the server does not answer or fails, or the champion's file is damaged.
 
     """
-    _require(uri)
+    _require(uri, LATER)
     model, number = version.model, version.number
     with _asking(uri) as client:
         champion = _alias(client, model, CHAMPION)
@@ -855,3 +861,71 @@ def _mend_ledger(client: Any, model: str, number: str, file: Path) -> None:
         previous = _alias(client, model, PREVIOUS)
         why = "found in place: moved elsewhere, or by a run that was cut off before it wrote here"
         _record(file, model, None if previous is None else str(previous.version), number, why)
+
+
+# What the registry holds, told to a person
+
+
+@dataclass(frozen=True)
+class Story:
+    """Lines about registered versions, and a champion's answers drawn as text."""
+
+    versions: list[str]
+    samples: str
+
+
+def story(
+    workspace: Path, draw: Callable[[NDArray[Any], list[str]], str] | None = None, *, num_samples: int = 3
+) -> Story:
+    """The versions of every target, and the first champion found, answering test samples beside its teacher.
+
+    A registry that is away or fails is a line of its own.
+
+    Args:
+        workspace: the folder with params.yaml.
+        draw: turns images [N, H, W, C] and their captions into text; without it, or without small images, no samples.
+        num_samples: how many, each of another class.
+
+    """
+    from limbeck import params
+
+    values = params.load(workspace / "params.yaml")
+    uri = tracking_uri(values.tracking.uri, workspace)
+    lines: list[str] = []
+    samples = ""
+    try:
+        for target in values.targets:
+            model = f"{values.name}-{target}"
+            found = versions(model, uri=uri)
+            lines += found
+            if draw and not samples and any(CHAMPION in line for line in found):
+                with tempfile.TemporaryDirectory() as folder:
+                    _, file = fetch(model, CHAMPION, Path(folder), uri=uri)
+                    samples = _samples(workspace, target, file, draw, num_samples)
+    except TrackingError as error:
+        lines.append(str(error))
+    return Story(lines, samples)
+
+
+def _samples(
+    workspace: Path, target: str, file: Path, draw: Callable[[NDArray[Any], list[str]], str], num_samples: int
+) -> str:
+    from limbeck.edge.measure import open_session
+
+    places = [workspace / name for name in ("data/test/x.npy", "data/test/y.npy", "data/meta.json")]
+    teacher = workspace / "export" / target / "teacher.onnx"
+    if not all(place.exists() for place in (*places, teacher)):
+        return ""
+    x, y = (np.load(place, mmap_mode="r") for place in places[:2])
+    if x.ndim != 4 or max(x.shape[1:3]) > 32:
+        return ""
+    classes = json.loads(places[2].read_text(encoding="utf-8"))["classes"]
+    firsts = np.unique(y, return_index=True)[1]
+    picked = firsts[:: max(1, len(firsts) // num_samples)][:num_samples]
+    images = np.ascontiguousarray(x[picked])
+    said = [open_session(path, 1).run(None, {"input": images})[0].argmax(1) for path in (file, teacher)]
+    captions = [
+        f"champion {classes[ours]}\nteacher  {classes[theirs]}\ntruth    {classes[truth]}"
+        for ours, theirs, truth in zip(*said, y[picked], strict=True)
+    ]
+    return draw(images, captions)

@@ -186,7 +186,8 @@ def fit(
     torch.use_deterministic_algorithms(True)
     device = choose_device(params.device)
     bf16 = uses_bf16(params.precision, device)
-    model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    # fp32 kernels of oneDNN corrupt the heap in channels_last at odd widths (torch 2.13, AVX2); bf16 ones gain from it
+    model.to(device).to(memory_format=torch.channels_last if bf16 else torch.contiguous_format)  # type: ignore[call-overload]
     optimizer = bind(params.optimizer, OPTIMIZERS, "optimizer")(model.parameters(), params.lr, params.weight_decay)
     averaged = Averaged(model, params.ema_decay) if params.ema_decay else None
     judged = averaged.model if averaged else model

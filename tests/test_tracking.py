@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -20,9 +21,10 @@ from limbeck.edge import golden
 from limbeck.edge import manifest as manifest_file
 from limbeck.edge.measure import open_session
 from limbeck.errors import TrackingError
-from limbeck.params import MeasureParams
+from limbeck.params import MeasureParams, load
 from limbeck.recording import Report
-from limbeck.tracking import Promotion, Replayer, Version
+from limbeck.tracking import Promotion, Replayer, Story, Version
+from tests.conftest import TINY
 
 EXPERIMENT = "limbeck"
 MODEL = "digits-phone"
@@ -326,11 +328,12 @@ def test_what_the_run_itself_writes_makes_nothing_dirty(tmp_path: Path) -> None:
 # Versions
 
 
-def write_export(folder: Path, weight: float, classes: int = 4) -> dict[str, Any]:
-    """Real ONNX files: logits = weight * (pixels @ random) + (first pixel as class, one hot)."""
+def write_export(folder: Path, weight: float, classes: int = 4, height: int = 1, width: int = 0) -> dict[str, Any]:
+    """Real ONNX files on [batch, height, width, 1] that answer with the brightest of the first pixels, plus noise."""
     folder.mkdir(parents=True, exist_ok=True)
-    table = np.eye(classes, dtype=np.float32)[:, :].repeat(1, axis=0)
-    noise = np.random.default_rng(0).standard_normal((classes, classes)).astype(np.float32)
+    width = width or classes
+    table = np.eye(height * width, classes, dtype=np.float32)
+    noise = np.random.default_rng(0).standard_normal(table.shape).astype(np.float32)
     network = helper.make_graph(
         [
             helper.make_node("Cast", ["input"], ["pixels"], to=TensorProto.FLOAT),
@@ -338,14 +341,14 @@ def write_export(folder: Path, weight: float, classes: int = 4) -> dict[str, Any
             helper.make_node("MatMul", ["flat", "w"], ["logits"]),
         ],
         "network",
-        [helper.make_tensor_value_info("input", TensorProto.UINT8, ["batch", 1, classes, 1])],
+        [helper.make_tensor_value_info("input", TensorProto.UINT8, ["batch", height, width, 1])],
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", classes])],
         [numpy_helper.from_array(table + weight * noise, "w")],
     )
     model = helper.make_model(network, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     for variant in ("teacher", "model.fp32", "model.int8"):
         onnx.save(model, str(folder / f"{variant}.onnx"))
-    inputs = samples(classes, 8)[0]
+    inputs = np.random.default_rng(0).integers(0, 17, (8, height, width, 1), dtype=np.uint8)
     answer = open_session(folder / "model.int8.onnx", 1).run(None, {"input": inputs})[0]
     golden.write(folder / "golden.npz", inputs, {"model.fp32": answer, "model.int8": answer})
     manifest_file.write(
@@ -353,7 +356,7 @@ def write_export(folder: Path, weight: float, classes: int = 4) -> dict[str, Any
         name="digits",
         target="phone",
         classes=[str(i) for i in range(classes)],
-        shape=[1, classes, 1],
+        shape=[height, width, 1],
         dtype="uint8",
         data_digest="d" * 64,
         teacher_digest="e" * 64,
@@ -366,10 +369,12 @@ def samples(classes: int, count: int) -> tuple[Any, Any]:
     return (np.eye(classes, dtype=np.uint8)[labels] * 9).reshape(count, 1, classes, 1), labels
 
 
-def register(uri: str, exported: Path, manifest: dict[str, Any], variant: str = "model.int8") -> Version:
+def register(
+    uri: str, exported: Path, manifest: dict[str, Any], variant: str = "model.int8", model: str = MODEL
+) -> Version:
     report = begun("register@phone")
     version = tracking.register(
-        MODEL,
+        model,
         exported,
         manifest,
         variant,
@@ -431,8 +436,13 @@ def test_a_registered_version_loads_by_its_alias_and_answers_raw_input(uri: str,
     onnx.checker.check_model(mlflow.onnx.load_model(f"models:/{MODEL}@champion"))
     number, file = tracking.fetch(MODEL, "champion", workspace / "back", uri=uri)
     assert (number, file.read_bytes()) == ("1", (workspace / "export/model.int8.onnx").read_bytes())
-    bundle = {path.name for path in Path(file).parent.iterdir()}
-    assert "model.int8.onnx" in bundle
+    (bundle,) = (workspace / "mlruns").rglob("extra_files")
+    assert {path.name for path in bundle.iterdir()} == {
+        "golden.npz",
+        "manifest.json",
+        "model.fp32.onnx",
+        "model.int8.onnx",
+    }
     assert tracking.versions(MODEL, uri=uri) == [f"{MODEL} version 1: champion, candidate"]
     with pytest.raises(TrackingError, match="has no version with the alias 'previous'"):
         tracking.fetch(MODEL, "previous", workspace / "back", uri=uri)
@@ -460,7 +470,8 @@ def test_a_kill_before_the_version_leaves_no_second_one(uri: str, workspace: Pat
     killed = begun("register@phone")
     experiment = tracking._experiment(client, uri, EXPERIMENT)
     run_id = tracking._own_run(client, experiment, killed)
-    tracking._log_model(uri, run_id, workspace / "export", manifest, "model.int8")
+    logged = client.create_logged_model(experiment, "model", source_run_id=run_id)
+    tracking._log_model(uri, run_id, logged.model_id, workspace / "export", manifest, "model.int8")
     forget_the_process(killed)  # the model is logged, the version is not made
     assert register(uri, workspace / "export", manifest) == Version(MODEL, "1", True)
     assert len(client.search_model_versions(f"name = '{MODEL}'")) == 1
@@ -524,6 +535,28 @@ def test_an_away_server_refuses_to_register_and_counts_as_having_it(closed_serve
     with pytest.raises(TrackingError, match=r"does not answer. Everything else is done; the same command registers"):
         register(closed_server, workspace / "export", manifest)
     assert tracking.is_registered(MODEL, "any", uri=closed_server)
+
+
+def test_a_person_is_told_the_versions_and_shown_the_champion(uri: str, workspace: Path, data: Path) -> None:
+    shutil.copy(TINY, workspace / "params.yaml")
+    (workspace / "data").symlink_to(data)
+    target, name = next(iter(load(TINY).targets)), load(TINY).name
+    model = f"{name}-{target}"
+    assert tracking.story(workspace) == Story([], "")
+    exported = workspace / "export" / target
+    manifest = write_export(exported, 0.0, 10, 8, 8)
+    promote(uri, register(uri, exported, manifest, model=model), exported, manifest, score=lambda file: np.ones(4))
+    told = tracking.story(workspace, lambda images, captions: f"{images.shape} {captions[0]}")
+    assert told.versions == [f"{model} version 1: champion, candidate"]
+    assert re.fullmatch(r"\(3, 8, 8, 1\) champion \d\nteacher  \d\ntruth    0", told.samples)
+
+
+def test_a_person_is_told_that_the_registry_is_away(
+    workspace: Path, closed_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(TINY, workspace / "params.yaml")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", closed_server)
+    assert "does not answer. Repeat the command when it does" in tracking.story(workspace).versions[0]
 
 
 @pytest.mark.slow

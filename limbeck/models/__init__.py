@@ -34,7 +34,7 @@ class Preprocess(nn.Module):
     def forward(self, raw: Tensor) -> Tensor:
         """[B, ...] raw -> normalized float32."""
         normalized = (raw.float() - self.mean) * self.scale
-        return normalized.permute(0, 3, 1, 2) if self.is_image else normalized
+        return normalized.permute(0, 3, 1, 2).contiguous() if self.is_image else normalized
 
 
 class Network(nn.Module):
