@@ -11,6 +11,7 @@ that DVC calls fresh costs no process. Only crashes are tried again.
 import json
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -95,7 +96,7 @@ class _Run:
         self.steps = {step.stage.name: step for step in graph.plan(self.stages, graph.changed(folder))}
         self.machine = Machine(jobs or os.cpu_count() or 1)
         self.board = Board(folder, self.stages)
-        self.console = Console() if show else Console(quiet=True)
+        self.console = Console(quiet=not show, width=None if sys.stdout.isatty() else 100)
         self.failures: dict[str, StageFailed] = {}
         self.stopped = threading.Event()
         self.group = str(flow_run.get_id() or uuid4())

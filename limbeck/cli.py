@@ -1,5 +1,6 @@
 """The command `limbeck`: what one does beside running the pipeline."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -34,7 +35,7 @@ def report(
     from limbeck.report import render
 
     rendered = render(workspace, out or workspace / "reports")
-    Console().print(rendered.console)
+    Console(width=None if sys.stdout.isatty() else 100).print(rendered.console)
     typer.echo(f"\n{rendered.html_path}")
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import nn
 
-from limbeck.atomic import write_json
+from limbeck.atomic import reserve, write_json
 from limbeck.components import Component, bind
 from limbeck.data.augment import AUGMENTS, Views
 from limbeck.data.splits import read, read_meta
@@ -75,6 +75,7 @@ def write(
     folder.mkdir(parents=True, exist_ok=True)
     shape = (params.num_views, len(x), len(meta.classes))
     stored = np.lib.format.open_memmap(folder / LOGITS, mode="w+", dtype=np.float16, shape=shape)
+    reserve(folder / LOGITS)
     teacher.eval()
     with torch.inference_mode():
         for view in range(params.num_views):

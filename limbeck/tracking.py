@@ -179,7 +179,12 @@ def _failures() -> tuple[type[Exception], ...]:
     from requests.exceptions import RequestException
     from sqlalchemy.exc import SQLAlchemyError
 
-    return (MlflowException, RequestException, SQLAlchemyError)
+    return (
+        MlflowException,
+        RequestException,
+        SQLAlchemyError,
+        json.JSONDecodeError,
+    )  # no JSON: not MLflow that answers
 
 
 @contextmanager
@@ -290,7 +295,7 @@ class Replayer:
         client = _client(self.uri)
         try:
             self._experiment_id = self._experiment_id or _experiment(client, self.uri, self.experiment)
-            return sum(self._advance(client, file) for file in files)
+            return sum(self._try(client, file) for file in files)
         except _failures() as error:
             _known[self.uri] = (False, time.monotonic() + REMEMBER_S)
             logging.getLogger(__name__).warning("runs stay spooled: %s", error)
@@ -319,6 +324,21 @@ class Replayer:
                 return False
             self._lock = lock  # the kernel lets go of it when we die
         return True
+
+    def _try(self, client: Any, path: Path) -> bool:
+        """`_advance`; a file that MLflow can never take is put aside, so that it holds up neither others nor us."""
+        try:
+            return self._advance(client, path)
+        except _failures() as error:
+            if getattr(error, "error_code", "") != "INVALID_PARAMETER_VALUE":
+                raise
+            reason: Exception = error
+        except (KeyError, TypeError, ValueError) as error:
+            reason = error
+        path.rename(path.with_suffix(".rejected"))
+        self._files.pop(path.name, None)
+        logging.getLogger(__name__).warning("%s cannot be sent and was put aside: %r", path, reason)
+        return False
 
     def _advance(self, client: Any, path: Path) -> bool:
         """Send a file's new events; True when its run is complete and the file gone."""

@@ -13,6 +13,7 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import argparse
+import errno
 import hashlib
 import importlib
 import inspect
@@ -26,7 +27,7 @@ from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
 from limbeck import params as params_file
-from limbeck.atomic import fsync_tree, replace, write_json
+from limbeck.atomic import fsync_tree, is_full, replace, write_json
 from limbeck.components import check
 from limbeck.edge import EdgeError
 from limbeck.errors import LimbeckError, ParamsError, from_os_error
@@ -171,43 +172,64 @@ def scratch_key(stage: str, flags: argparse.Namespace, signature: Signature, sec
     return digest.hexdigest()[:16]
 
 
+def run_into(partials: dict[str, Path], work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Call `work`, which writes the partials; whatever goes wrong, none of them is left.
+
+    Raises:
+        OSError: ENOSPC where the disk is full, however the writing library put it.
+    """
+    clear(partials)
+    try:
+        figures = work()
+        for partial in partials.values():
+            fsync_tree(partial)
+    except Exception as error:
+        full = next((partial for partial in partials.values() if is_full(partial.parent)), None)
+        clear(partials)
+        if full is not None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(full.with_suffix(""))) from error
+        raise
+    return figures
+
+
+def clear(partials: dict[str, Path]) -> None:
+    """Remove what an earlier try left, and make the folders."""
+    for partial in partials.values():
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.unlink(missing_ok=True)
+        partial.parent.mkdir(parents=True, exist_ok=True)
+
+
 def main(arguments: list[str]) -> int:
     """Run a stage; the answer is the exit code."""
+    end_with_parent()
     name, run, signature, flags = parse(arguments)
     target = getattr(flags, "target", None)
     stage = f"{name}@{target}" if target else name
-    end_with_parent()
     report = Report(stage)
     try:
         params = params_file.load()
         if target is not None and target not in params.targets:
             raise ParamsError(f"params.yaml has no target {target!r}; it has {', '.join(params.targets)}.")
         check_once(params)
-        sections = {argument: params.section(path, target) for argument, path in signature.sections.items()}
-        for flag in signature.inputs:
-            if not getattr(flags, flag).exists():
+        inputs = {flag: getattr(flags, flag) for flag in signature.inputs}
+        for path in inputs.values():
+            if not path.exists():
                 raise LimbeckError(
-                    f"{stage} reads {getattr(flags, flag)}, which is missing; run `dvc repro {stage}`, "
-                    "or `dvc pull` where a remote has it."
+                    f"{stage} reads {path}, which is missing; run `dvc repro {stage}`, or `dvc pull` where a remote has it."
                 )
+        sections = {argument: params.section(path, target) for argument, path in signature.sections.items()}
+        if "target" in inspect.signature(run).parameters:
+            sections["target"] = target
         seed_everything(params.seed)
         report.begin(sections, scratch_key(stage, flags, signature, sections))
-        inputs = {flag: getattr(flags, flag) for flag in signature.inputs}
-        partials = {
-            flag: getattr(flags, flag).with_name(getattr(flags, flag).name + ".partial") for flag in signature.outputs
-        }
-        for partial in partials.values():
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.unlink(missing_ok=True)
-            partial.parent.mkdir(parents=True, exist_ok=True)
-        extra = {"target": target} if "target" in inspect.signature(run).parameters else {}
-        figures = run(**inputs, **partials, **sections, **extra, report=report)
-        for flag, partial in partials.items():
-            fsync_tree(partial)
-            final: Path = getattr(flags, flag)
+        finals: dict[str, Path] = {flag: getattr(flags, flag) for flag in signature.outputs}
+        partials = {flag: path.with_name(path.name + ".partial") for flag, path in finals.items()}
+        figures = run_into(partials, lambda: run(**inputs, **partials, **sections, report=report))
+        for flag, final in finals.items():
             if final.is_dir():
                 shutil.rmtree(final)
-            os.replace(partial, final)
+            os.replace(partials[flag], final)
         if flags.metrics:
             write_json(flags.metrics, figures)
         if flags.curves:
@@ -217,15 +239,12 @@ def main(arguments: list[str]) -> int:
         return report.failed(error, str(error), error.exit_code)
     except KeyboardInterrupt as error:
         return report.failed(error, "interrupted; the same command goes on from here.", 130)
-    except OSError as error:
-        known = from_os_error(error)
+    except Exception as error:
+        known = from_os_error(error) if isinstance(error, OSError) else None
         if known is None:
             traceback.print_exc()
             return report.failed(error, str(error), 1)
         return report.failed(known, str(known), known.exit_code)
-    except Exception as error:
-        traceback.print_exc()
-        return report.failed(error, str(error), 1)
     return 0
 
 

@@ -243,6 +243,29 @@ def test_while_the_server_is_away_everything_stays_spooled(uri: str, closed_serv
     assert tracking.replay_finished(uri=uri, experiment=EXPERIMENT) == 1
 
 
+def test_a_spool_file_that_mlflow_refuses_is_put_aside_and_holds_up_nothing(uri: str) -> None:
+    begun().done({})
+    first = replayer(uri)
+    spoiled = Path(".limbeck/spool/broken-20260101T000000000000-1.jsonl")
+    spoiled.write_text('{"event": "begin", "stage": "teacher"}\n')  # neither group nor start
+    assert first.poll() == 1
+    first.close()
+    assert [file.name for file in Path(".limbeck/spool").glob("*.rejected")] == [f"{spoiled.stem}.rejected"]
+    assert tracking.answers(uri)
+
+
+def test_params_that_contradict_an_earlier_replay_are_put_aside(uri: str) -> None:
+    report = begun()
+    first = replayer(uri)
+    first.poll()
+    first.close()
+    report.spool.write_text(report.spool.read_text().replace('"seed": 3', '"seed": 4'))
+    report.done({})
+    assert tracking.replay_finished(uri=uri, experiment=EXPERIMENT) == 0
+    assert report.spool.with_suffix(".rejected").exists()
+    assert tracking.answers(uri), "the server is fine"
+
+
 def test_pipeline_runs_are_told_apart(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     begun().done({})
     monkeypatch.setenv("LIMBECK_GROUP", "run-2")

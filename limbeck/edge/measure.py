@@ -133,7 +133,11 @@ class _Child:
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True
         )
-        self.cold_start_ms: float = self._answer()["cold_start_ms"]
+        self.cold_start_ms = 0.0
+
+    def wait(self) -> None:
+        """Wait until the file is open and has answered once."""
+        self.cold_start_ms = self._answer()["cold_start_ms"]
 
     def ask(self, **command: Any) -> dict[str, Any]:
         """Send a command, wait for its answer."""
@@ -172,6 +176,7 @@ def _opened(path: Path | None, threads: int, batch_size: int) -> Iterator[_Child
         raise EdgeError(f"{path} is missing; expected an ONNX file.")
     child = _Child(path, threads, batch_size)
     try:
+        child.wait()
         yield child
     finally:
         child.close()

@@ -1,7 +1,7 @@
 """Copies of the project in folders of their own, and what one does with them: real git, real dvc, real processes.
 
-    origin (one commit of the working tree, params.yaml = tests/tiny.yaml)
-      +-- git clone --> a Clone: own DVC cache, own mlflow.db, own .prefect
+origin (one commit of the working tree, params.yaml = tests/tiny.yaml)
+  +-- git clone --> a Clone: own DVC cache, own mlflow.db, own .prefect
 """
 
 import contextlib
@@ -203,7 +203,9 @@ def make_origin(folder: Path, params: Path = TINY) -> Path:
         (folder / leftover).unlink(missing_ok=True)
     shutil.copyfile(params, folder / "params.yaml")
     training = folder / "limbeck/training.py"  # TEMPORARY-WORKAROUND
-    training.write_text(training.read_text().replace("memory_format=torch.channels_last", "memory_format=torch.contiguous_format"))
+    training.write_text(
+        training.read_text().replace("memory_format=torch.channels_last", "memory_format=torch.contiguous_format")
+    )
     origin = Clone(folder)
     origin.git("init", "--quiet", "--initial-branch=main")
     origin.git("add", "--all")

@@ -46,6 +46,11 @@ def target() -> str:
 
 
 @pytest.fixture
+def name() -> str:
+    return str(yaml.safe_load(TINY.read_text())["name"])
+
+
+@pytest.fixture
 def workspace(tmp_path: Path, data: Path, target: str) -> Path:
     """Everything that stands before `register`: data, an export, figures."""
     for room in ("limbeck", "stages", "custom"):
@@ -70,41 +75,44 @@ def run(workspace: Path, target: str, uri: str = "") -> subprocess.CompletedProc
     )
 
 
-def test_register_registers_promotes_and_records_its_own_run(workspace: Path, target: str) -> None:
+def test_an_away_server_fails_register_alone_and_the_same_command_registers_later(
+    workspace: Path, target: str, name: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts and never answers
+        away = run(workspace, target, f"http://127.0.0.1:{silent.getsockname()[1]}")
+    assert away.returncode == 2
+    assert "does not answer. Everything else is done; the same command registers later" in away.stderr
+    assert "Traceback" not in away.stderr
+    out = workspace / "registry" / f"{target}.json"
+    assert not out.exists()
+
     done = run(workspace, target)
     assert done.returncode == 0, done.stderr
-    decision: dict[str, Any] = json.loads((workspace / "registry" / f"{target}.json").read_text())
+    decision: dict[str, Any] = json.loads(out.read_text())
     identity = manifest_file.identity(workspace / "export" / target)
     assert (decision["target"], decision["identity"], decision["verdict"]) == (target, identity, "proven")
+
     again = run(workspace, target)
     assert "was registered already" in again.stdout
-    assert json.loads((workspace / "registry" / f"{target}.json").read_text()) == decision
+    assert json.loads(out.read_text()) == decision
     client = tracking._client(f"sqlite:///{workspace}/mlflow.db")
-    (version,) = client.search_model_versions(f"name = '{decision['name']}'")
+    (version,) = client.search_model_versions(f"name = '{name}-{target}'")
     assert version.tags["limbeck.identity"] == identity
     assert version.tags["limbeck.lineage"] == "none"
     assert {"limbeck.git", "limbeck.dirty", "limbeck.data", "limbeck.teacher", "limbeck.accuracy"} <= set(version.tags)
     experiment = client.get_experiment_by_name("tiny").experiment_id
     runs = client.search_runs([experiment], f"tags.`limbeck.stage` = 'register@{target}'")
-    assert [each.info.status for each in runs] == ["FINISHED"] * 2
+    assert sorted(each.info.status for each in runs) == ["FAILED", "FINISHED", "FINISHED"]
     assert not list((workspace / ".limbeck/spool").glob("*.jsonl"))
     assert len((workspace / ".limbeck/ledger.jsonl").read_text().splitlines()) == 1
 
 
 def test_a_broken_contract_is_exit_code_3_and_registers_nothing(workspace: Path, target: str) -> None:
     write_metrics(workspace, target, drop=0.9)
-    done = run(workspace, target)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    done = run(workspace, target, f"http://127.0.0.1:{port}")  # the contract speaks first, server or no server
     assert done.returncode == 3
     assert "max_drop on validation: allowed" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (workspace / "registry" / f"{target}.json").exists()
-
-
-def test_an_away_server_fails_register_alone_and_the_same_command_registers_later(workspace: Path, target: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts and never answers
-        done = run(workspace, target, f"http://127.0.0.1:{silent.getsockname()[1]}")
-    assert done.returncode == 2
-    assert "does not answer. Everything else is done; the same command registers later" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert not (workspace / "registry" / f"{target}.json").exists()
-    assert run(workspace, target).returncode == 0

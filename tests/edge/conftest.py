@@ -1,0 +1,33 @@
+"""Tiny ONNX files with raw input, as an export writes them."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+
+def write_onnx(path: Path, *, scale: float = 1.0) -> Path:
+    """`input` uint8 [batch, 8, 8, 1] -> `logits` float32 [batch, 10]: flatten, one fixed random matrix times `scale`."""
+    weights = (np.random.default_rng(0).standard_normal((64, 10)) * scale).astype(np.float32)
+    graph = helper.make_graph(
+        [
+            helper.make_node("Cast", ["input"], ["float"], to=TensorProto.FLOAT),
+            helper.make_node("Flatten", ["float"], ["flat"]),
+            helper.make_node("MatMul", ["flat", "weights"], ["logits"]),
+        ],
+        "tiny",
+        [helper.make_tensor_value_info("input", TensorProto.UINT8, ["batch", 8, 8, 1])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 10])],
+        [numpy_helper.from_array(weights, "weights")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx.save(model, path)
+    return path
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, Path]:
+    names = ("teacher", "model.fp32", "model.int8")
+    return {name: write_onnx(tmp_path / f"{name}.onnx") for name in names}
