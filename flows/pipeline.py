@@ -186,8 +186,9 @@ class _Run:
             return True
         from limbeck import tracking
 
-        identity = json.loads(decision.read_text(encoding="utf-8"))["identity"]
-        return tracking.is_registered(f"{self.params.name}-{target}", identity, uri=self.uri)
+        decided = json.loads(decision.read_text(encoding="utf-8"))
+        name = f"{self.params.name}-{target}"
+        return tracking.is_registered(name, decided["identity"], uri=self.uri, variant=decided["variant"])
 
     @contextmanager
     def _replaying(self) -> Iterator[None]:
@@ -258,6 +259,7 @@ class _Run:
         """Render the report, show it and publish it as artifacts."""
         try:
             from limbeck import report
+        from limbeck.tracking import attach
 
             rendered = report.render(self.folder, self.folder / "reports")
         except Exception as error:  # what the stages did, and the exit code, do not depend on a picture of it
@@ -266,6 +268,8 @@ class _Run:
             self.console.print(f"No report: {error}", highlight=False, markup=False, soft_wrap=True)
             return
         self.console.print(rendered.console)
+        reports = [path for path in (self.folder / "reports").iterdir() if path.is_file()]
+        attach(reports, uri=self.uri, experiment=self.params.tracking.experiment, group=self.group)
         create_markdown_artifact(rendered.markdown, key="report", description="the run's report")
         create_table_artifact(
             _verdicts(self.folder), key="verdicts", description="contract clauses by target and variant"

@@ -202,10 +202,6 @@ def make_origin(folder: Path, params: Path = TINY) -> Path:
         shutil.rmtree(folder / leftover, ignore_errors=True)
         (folder / leftover).unlink(missing_ok=True)
     shutil.copyfile(params, folder / "params.yaml")
-    training = folder / "limbeck/training.py"  # TEMPORARY-WORKAROUND
-    training.write_text(
-        training.read_text().replace("memory_format=torch.channels_last", "memory_format=torch.contiguous_format")
-    )
     origin = Clone(folder)
     origin.git("init", "--quiet", "--initial-branch=main")
     origin.git("add", "--all")

@@ -103,9 +103,9 @@ MOMENTS = {
     "dvc": [
         Moment("mid-epoch of the teacher, with a state to resume", in_training("teacher", "teacher", 0.3, kept=True), "stage", "teacher"),
         Moment("mid-epoch of distill", in_training("distill@phone", "student", 0.3), "dvc", "distill@phone"),
-        Moment("mid-write of an ONNX file", writing("export/phone.partial/*.onnx*"), "group", "export@phone"),
         Moment("between an output and dvc.lock", before_lock("prune@sensor"), "dvc", "prune@sensor"),
         Moment("mid-epoch of QAT", in_training("quantize@sensor", "qat", 0.3), "stage", "quantize@sensor"),
+        Moment("mid-write of an ONNX file", writing("export/phone.partial/*.onnx*"), "group", "export@phone"),
     ],
     "flow": [
         Moment("mid-epoch of the teacher", in_training("teacher", "teacher", 0.3), "command", "teacher"),
@@ -211,7 +211,9 @@ def test_kills_at_five_moments_change_no_result(by: str, drill: Path, undisturbe
         name: model["aliases"] for name, model in expected.items()
     }
     ledger = [json.loads(line) for line in (made / ".limbeck/ledger.jsonl").read_text().splitlines()]
-    assert sorted(entry["model"] for entry in ledger) == ["tiny-phone", "tiny-sensor"], "each promotion stands there once"
+    assert sorted(entry["model"] for entry in ledger) == ["tiny-phone", "tiny-sensor"], (
+        "each promotion stands there once"
+    )
     assert not list(made.folder.rglob("*.partial"))
     wait_for(lambda: not made.processes(), "all processes to end after the last run", limit_s=GONE_WITHIN_S)
 

@@ -217,7 +217,7 @@ def test_what_a_failed_stage_made_before_comes_back_with_dvc_checkout(workspace:
     assert "teacher: teacher: the loss is " in failed.stderr
     assert "Traceback" not in failed.stderr
     (workspace / "params.yaml").write_text(good)
-    workspace.dvc("checkout")
+    workspace.dvc("checkout", "teacher")
     assert {name: digest for name, digest in workspace.files().items() if not name.startswith("metrics/")} == {
         name: digest for name, digest in before.items() if not name.startswith("metrics/")
     }
