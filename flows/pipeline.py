@@ -259,7 +259,7 @@ class _Run:
         """Render the report, show it and publish it as artifacts."""
         try:
             from limbeck import report
-        from limbeck.tracking import attach
+            from limbeck.tracking import attach
 
             rendered = report.render(self.folder, self.folder / "reports")
         except Exception as error:  # what the stages did, and the exit code, do not depend on a picture of it
