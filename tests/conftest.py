@@ -8,6 +8,7 @@ os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["DVC_NO_ANALYTICS"] = "1"
 
 import pytest
+import torch
 from hypothesis import settings as hypothesis_settings
 
 from limbeck import params
@@ -16,6 +17,8 @@ from limbeck.params import Params, TrainParams
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ROOT / "tests" / "tiny.yaml"
+
+torch.set_num_threads(1)  # several workers share the processors
 
 # a loaded machine is no bug: deadlines off, examples the same every time
 hypothesis_settings.register_profile("limbeck", deadline=None, derandomize=True, max_examples=30)

@@ -78,6 +78,23 @@ def test_every_model_goes_through_the_whole_chain(tmp_path: Path, model: Compone
         assert export.run(path, x[:1]).shape == (1, 3), "the batch is dynamic"
 
 
+def test_a_network_trained_quantized_comes_back_to_the_bit(tmp_path: Path) -> None:
+    spec, x = spec_of(ZOO[1]), samples()
+    described = checkpoint.Quantization(use="static", reduce_range=True, trained=True, versions={})
+    prepared = quantization.prepare(seasoned(spec), described, spec.shape, torch.uint8)
+    optimizer = torch.optim.SGD(prepared.parameters(), lr=0.01)
+    prepared.train()
+    for _ in range(3):
+        optimizer.zero_grad()
+        prepared(torch.from_numpy(x)).square().mean().backward()
+        optimizer.step()
+    quantization.save(tmp_path / "q", spec.model_copy(update={"quantization": described}), prepared)
+    _, loaded = quantization.load(tmp_path / "q")
+    assert np.array_equal(predict(loaded, x), predict(quantization.convert(prepared), x))
+    export.to_onnx(tmp_path / "q.onnx", loaded, spec, 18, {})
+    export.check_parity(tmp_path / "q.onnx", loaded, x, max_difference=None, min_equal=0.8)
+
+
 def test_a_pruned_network_loads_without_torch_pruning(tmp_path: Path, pruning: PruneParams) -> None:
     spec = spec_of(ZOO[0])
     network = seasoned(spec)
