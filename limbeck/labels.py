@@ -37,6 +37,7 @@ class LabelMeta(BaseModel):
     data_digest: str
     teacher_digest: str
     teacher_quality: float
+    teacher_parameters: int
     sha256: str
 
 
@@ -92,6 +93,7 @@ def write(
         data_digest=meta.digest,
         teacher_digest=teacher_digest,
         teacher_quality=teacher_quality,
+        teacher_parameters=sum(parameter.numel() for parameter in teacher.parameters()),
         sha256=_sha256(folder / LOGITS),
     )
     write_json(folder / "labels.json", label_meta.model_dump(mode="json"))

@@ -25,6 +25,7 @@ from limbeck.errors import LimbeckError, TrackingError
 from limbeck.params import load
 from limbeck.selection import CANDIDATES, Clause, clauses_of
 
+MARKERS = {"teacher": "D", "student": "o", "model.fp32": "s", "model.int8": "^"}
 VARIANTS = {"teacher": "teacher", "student": "student", "model.fp32": "pruned", "model.int8": "quantized"}
 COLUMNS = (
     "target",
@@ -219,26 +220,32 @@ def pictures(root: Path, targets: list[Target]) -> Iterator[tuple[str, str]]:
 
     matplotlib.use("agg")
     from matplotlib.figure import Figure
+    from matplotlib.ticker import NullFormatter
 
     figure = Figure(figsize=(11, 4))
-    for axes, key, unit in zip(
-        figure.subplots(1, 2, sharey=True), ("bytes", "p50_ms"), ("bytes", "p50, ms"), strict=True
-    ):
-        for target in targets:
-            for variant, label in VARIANTS.items():
-                if variant not in target.quality["variants"]:
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, key, unit in zip(panels, ("bytes", "p50_ms"), ("kB", "p50, ms"), strict=True):
+        for index, target in enumerate(targets):
+            for variant, marker in MARKERS.items():
+                if variant not in target.quality["variants"] or (variant == "teacher" and index):
                     continue
                 quality, speed = target.quality["variants"][variant]["test"], target.latency["variants"][variant]
-                x = speed["bytes"] if key == "bytes" else speed["p50_ms"]["value"]
+                x = speed["bytes"] / 1000 if key == "bytes" else speed["p50_ms"]["value"]
                 y = 100 * quality["value"]
                 error = [[y - 100 * quality["low"]], [100 * quality["high"] - y]]
                 ships = variant == target.decision.get("variant")
-                axes.errorbar(x, y, yerr=error, fmt="*" if ships else "o", markersize=13 if ships else 6, capsize=3)
-                axes.annotate(f"{target.name} {label}", (x, y), xytext=(5, 5), textcoords="offset points", fontsize=7)
+                axes.errorbar(
+                    x, y, yerr=error, fmt=marker, capsize=3, color="black" if variant == "teacher" else f"C{index}",
+                    markersize=13 if ships else 7, markeredgecolor="black" if ships else "none", elinewidth=1,
+                    label="teacher" if variant == "teacher" else f"{target.name} {VARIANTS[variant]}{' (ships)' if ships else ''}",
+                )  # fmt: skip
         axes.set(xscale="log", xlabel=unit)
-        axes.grid(alpha=0.3)
-    figure.axes[0].set_ylabel("quality on test, %")
-    yield "Size and latency against quality (a star ships)", _png(figure)
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.grid(alpha=0.3, which="both")
+    panels[0].set_ylabel("quality on test, %")
+    panels[1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1.02, 0.5))
+    yield "Size and latency against quality", _png(figure)
 
     curves = sorted((root / "plots").glob("*.csv")) + sorted((root / "plots").glob("*/[!c]*.csv"))
     figure = Figure(figsize=(11, 4))

@@ -232,8 +232,10 @@ def main(arguments: list[str]) -> int:
             os.replace(partials[flag], final)
         if flags.metrics:
             write_json(flags.metrics, figures)
+            report.artifact(flags.metrics)
         if flags.curves:
             report.write_curves(flags.curves)
+            report.artifact(flags.curves)
         report.done(figures)
     except (LimbeckError, EdgeError) as error:
         return report.failed(error, str(error), error.exit_code)

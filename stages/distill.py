@@ -10,7 +10,7 @@ from limbeck.atomic import write_json
 from limbeck.checkpoint import Spec
 from limbeck.data.splits import read, read_meta
 from limbeck.evaluation import paired_difference, predict, scorer
-from limbeck.labels import read_views
+from limbeck.labels import read_labels_meta, read_views
 from limbeck.objectives import cross_entropy, objective_of, on_logits
 from limbeck.params import At, DistillParams, MeasureParams, Out, StudentParams, Unused
 from limbeck.recording import Report
@@ -54,9 +54,12 @@ def run(
     taught = not isinstance(distill, Unused)
     network, best = train("student", taught=taught)
     models.save(out, spec, network)
+    size, teacher_size = models.num_params(network), read_labels_meta(labels).teacher_parameters
+    if size > teacher_size:
+        report.warn(f"the student has {size:,} parameters, its teacher {teacher_size:,}; is that meant?")
     figures: dict[str, Any] = {
         "validation": best,
-        "parameters": models.num_params(network),
+        "parameters": size,
         "macs": models.count_macs(network, torch.from_numpy(test_x[:1].copy())),
         "objective": distill.use,
     }
