@@ -220,7 +220,7 @@ def pictures(root: Path, targets: list[Target]) -> Iterator[tuple[str, str]]:
 
     matplotlib.use("agg")
     from matplotlib.figure import Figure
-    from matplotlib.ticker import NullFormatter
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     figure = Figure(figsize=(11, 4))
     panels = figure.subplots(1, 2, sharey=True)
@@ -241,6 +241,7 @@ def pictures(root: Path, targets: list[Target]) -> Iterator[tuple[str, str]]:
                 )  # fmt: skip
         axes.set(xscale="log", xlabel=unit)
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.grid(alpha=0.3, which="both")
     panels[0].set_ylabel("quality on test, %")

@@ -78,6 +78,7 @@ def test_every_model_goes_through_the_whole_chain(tmp_path: Path, model: Compone
         assert export.run(path, x[:1]).shape == (1, 3), "the batch is dynamic"
 
 
+@pytest.mark.slow  # torchao matches its conv-bn patterns for most of a minute
 def test_a_network_trained_quantized_comes_back_to_the_bit(tmp_path: Path) -> None:
     spec, x = spec_of(ZOO[1]), samples()
     described = checkpoint.Quantization(use="static", reduce_range=True, trained=True, versions={})

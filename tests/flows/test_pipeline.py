@@ -110,10 +110,12 @@ def test_a_decision_that_the_registry_does_not_know_is_registered_again(
     folder = project({"register@phone": {}})
     run(folder)
     (folder / "registry").mkdir()
-    (folder / "registry/phone.json").write_text(json.dumps({"target": "phone", "identity": "abc", "clauses": {}}))
+    (folder / "registry/phone.json").write_text(
+        json.dumps({"target": "phone", "identity": "abc", "variant": "model.fp32", "clauses": {}})
+    )
     asked: list[tuple[str, str]] = []
 
-    def is_registered(name: str, identity: str, *, uri: str) -> bool:
+    def is_registered(name: str, identity: str, *, uri: str, variant: str | None = None) -> bool:
         asked.append((name, identity))
         return len(asked) > 2
 

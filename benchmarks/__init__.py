@@ -1,0 +1,1 @@
+"""What Limbeck costs beyond the work itself: ratios measured side by side in one run, never asserted in a test."""

@@ -1,0 +1,63 @@
+"""`python -m benchmarks [NAME...]`: measure, print, write benchmarks/results/NAME.json."""
+
+import subprocess
+import sys
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import cold, noop
+from benchmarks.places import ROOT
+from limbeck.atomic import write_json
+from limbeck.edge.measure import machine
+
+BENCHMARKS = {"cold": cold, "noop": noop}
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else "none"
+
+
+def main(
+    names: Annotated[
+        list[str] | None, typer.Argument(help=f"Of {', '.join(BENCHMARKS)}. Default: all, in this order.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Where the results go.")] = ROOT / "benchmarks" / "results",
+    quick: Annotated[bool, typer.Option(help="On tests/tiny.yaml: shows that it works, not how fast.")] = False,
+) -> None:
+    """Measure on an otherwise idle machine; every ratio is of two things measured in this one run."""
+    params = ROOT / "tests" / "tiny.yaml" if quick else ROOT / "params.yaml"
+    console = Console()
+    with tempfile.TemporaryDirectory() as folder:
+        for name in names or BENCHMARKS:
+            if name not in BENCHMARKS:
+                raise typer.BadParameter(f"no benchmark {name!r}; there are {', '.join(BENCHMARKS)}")
+            result = BENCHMARKS[name].measure(Path(folder), params)
+            about = {
+                "commit": _git("rev-parse", "HEAD"),
+                "dirty": bool(_git("status", "--porcelain", "-uno")),
+                "machine": machine(),
+                "command": " ".join(["python", "-m", "benchmarks", *sys.argv[1:]]),
+                "date": datetime.now(UTC).isoformat(timespec="seconds"),
+                "params": str(params.relative_to(ROOT)),
+            }
+            write_json(out / f"{name}.json", {**about, **result})
+            table = Table(title=name, box=None, title_justify="left")
+            for column in ("what", "measured", "limit"):
+                table.add_column(column, justify="left" if column == "what" else "right")
+            for key, value in result["seconds"].items():
+                table.add_row(key, f"{value:.2f} s", "")
+            for key, value in result["ratios"].items():
+                limit = result["limits"].get(key)
+                table.add_row(key, f"{value:.3f}", "" if limit is None else f"{limit:.2f}")
+            console.print(table)
+
+
+if __name__ == "__main__":
+    typer.run(main)
