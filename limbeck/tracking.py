@@ -853,7 +853,7 @@ def _compare(
 ) -> tuple[bool, str]:
     with tempfile.TemporaryDirectory() as folder:
         theirs = json.loads(_fetch(client, uri, champion, manifest_file.NAME, Path(folder)).read_text(encoding="utf-8"))
-        for key in ("classes", "shape", "dtype"):
+        for key in ("classes", "input"):
             if theirs[key] != manifest[key]:
                 return False, (
                     f"champion {champion.version} has other {key} than version {number}, so the two cannot be "

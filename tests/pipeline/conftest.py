@@ -10,12 +10,7 @@ from tests.pipeline.clones import Clone, clone, copy_of, make_origin
 @pytest.fixture(scope="session")
 def origin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The working tree as a repository with one commit, on `tests/tiny.yaml`; never changed."""
-    made = make_origin(tmp_path_factory.mktemp("origin"))
-    from tests.pipeline.clones import Clone  # TEMPORARY
-
-    Clone(made).set_params({})
-    Clone(made).git("commit", "-qam", "x")
-    return made
+    return make_origin(tmp_path_factory.mktemp("origin"))
 
 
 @pytest.fixture(scope="session")

@@ -140,7 +140,7 @@ found = {}
 for model in client.search_registered_models():
     made = client.search_model_versions(f"name = '{model.name}'")
     found[model.name] = {
-        "versions": sorted(version.version for version in made),
+        "versions": sorted(str(version.version) for version in made),
         "identities": sorted(version.tags["limbeck.identity"] for version in made),
         "aliases": model.aliases,
     }
