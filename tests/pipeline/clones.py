@@ -9,11 +9,12 @@ import hashlib
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -153,6 +154,20 @@ class Clone:
     def results(self) -> dict[str, Any]:
         """dvc.lock's entries up to `export@T`: what must be the same on every run."""
         return {name: entry for name, entry in self.locked().items() if name.partition("@")[0] not in LATE}
+
+    def versions(self) -> dict[str, list[str]]:
+        """Versions by registered model, straight from the database: asking mlflow takes longer than a moment."""
+        database = self / "mlflow.db"
+        if not database.exists():
+            return {}
+        found: dict[str, list[str]] = {}
+        try:
+            with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=5)) as open_database:
+                for name, version in open_database.execute("SELECT name, version FROM model_versions"):
+                    found.setdefault(name, []).append(str(version))
+        except sqlite3.OperationalError:  # no table yet
+            return {}
+        return found
 
     def files(self) -> dict[str, str]:
         """Digest of every file that is the user's or a stage's out (not git's, DVC's, Python's or `.limbeck`)."""

@@ -8,10 +8,8 @@ later, start again. The last start is left alone.
 import json
 import os
 import signal
-import sqlite3
 import subprocess
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,7 +92,7 @@ def registering(target: str) -> Callable[[Clone], object]:
     """The version is made, the decision is not written."""
 
     def seen(made: Clone) -> object:
-        return not (made / f"registry/{target}.json").exists() and versions(made).get(f"tiny-{target}")
+        return not (made / f"registry/{target}.json").exists() and made.versions().get(f"tiny-{target}")
 
     return seen
 
@@ -116,21 +114,6 @@ MOMENTS = {
     ],
 }  # fmt: skip
 """In the order in which an undisturbed run meets them."""
-
-
-def versions(made: Clone) -> dict[str, list[str]]:
-    """Versions by registered model, straight from the database: asking mlflow takes longer than a moment."""
-    database = made / "mlflow.db"
-    if not database.exists():
-        return {}
-    found: dict[str, list[str]] = {}
-    try:
-        with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=5)) as open_database:
-            for name, version in open_database.execute("SELECT name, version FROM model_versions"):
-                found.setdefault(name, []).append(str(version))
-    except sqlite3.OperationalError:  # no table yet
-        return {}
-    return found
 
 
 REGISTRY = """
