@@ -40,7 +40,7 @@ test-slow: .venv/installed  ## drills: kills, outages, whole pipelines in fresh 
 	@python -m pytest -m slow
 
 check: .venv/installed  ## lint, types, layers
-	@ruff check . && ruff format --check . && mypy && lint-imports --no-cache
+	@ruff check --no-cache . && ruff format --no-cache --check . && mypy && lint-imports --no-cache
 
 ui: .venv/installed  ## MLflow and Prefect on loopback, until interrupted
 	@python -m flows.ui

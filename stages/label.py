@@ -3,12 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from limbeck.recording import Report
-
 from limbeck import checkpoint, labels, models
 from limbeck.data.splits import read, read_meta
 from limbeck.evaluation import predict, scorer
 from limbeck.params import LabelParams, Out
+from limbeck.recording import Report
 
 
 def run(

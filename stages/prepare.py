@@ -2,12 +2,11 @@
 
 from typing import Any
 
-from limbeck.recording import Report
-
 from limbeck.components import bind
 from limbeck.data import splits
 from limbeck.data.sources import SOURCES
 from limbeck.params import DataParams, Out
+from limbeck.recording import Report
 
 
 def run(*, out: Out, data: DataParams, seed: int, report: Report) -> dict[str, Any]:
