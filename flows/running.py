@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,6 +22,9 @@ from limbeck.errors import LimbeckError
 STATUS = Path(".limbeck/status")
 LOGS = Path(".limbeck/logs")
 PATIENCE_S = 1.0
+
+NOT_THE_STAGES = re.compile(r"ERROR: |> |Running stage |(\S+: line \d+: +\d+ )?(Killed|Terminated)\b")
+"""What DVC and its shell add to a stage's output; some shells announce a killed command, others are replaced by it."""
 
 
 class StageFailed(LimbeckError):
@@ -185,8 +189,8 @@ def _signal_groups(groups: list[int], number: signal.Signals) -> None:
 
 
 def _last_words(lines: deque[str], log_file: Path) -> str:
-    """The last line that is not DVC's, and where the others stand."""
-    of_stage = [line for line in lines if line.strip() and not line.startswith(("ERROR: ", "> ", "Running stage "))]
+    """The last line that is neither DVC's nor its shell's, and where the others stand."""
+    of_stage = [line for line in lines if line.strip() and not NOT_THE_STAGES.match(line)]
     return f"Last line: {of_stage[-1].strip()!r}; all: {log_file}" if of_stage else f"Its output: {log_file}"
 
 

@@ -1,6 +1,7 @@
 """Files that are there whole or not at all: written beside their place, synced, then renamed."""
 
 import errno
+import hashlib
 import json
 import os
 import tempfile
@@ -71,3 +72,9 @@ def write_json(path: Path, value: Any) -> None:
     """Write readable JSON: two spaces, keys in the order given, NaN refused."""
     with replace(path) as partial:
         partial.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def sha256(path: Path) -> str:
+    """Digest of a file's content, read in pieces."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,6 +1,7 @@
 """Where latency is measured: on this machine, or on a device whose answer is a file."""
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,40 @@ from limbeck.params import MeasureParams
 
 RUN_THERE = "Run `limbeck-edge bench FILES --json` on the device and name its answer: {use: result, file: ...}."
 
+SAME = {"arm64": "aarch64", "amd64": "x86_64"}
+"""Names that systems have for one architecture."""
+
 
 def _refuse_another(found: dict[str, Any], expected: str | None) -> None:
-    if expected is not None and expected not in (found["arch"], found["cpu"]) and expected not in found["cpu"]:
-        raise DeviceError(f"the target's device is {expected!r}, this is {found['cpu']} ({found['arch']}). {RUN_THERE}")
+    """Raise a DeviceError unless `expected` is the architecture found or a part of the processor's name."""
+    if expected is None:
+        return
+    wanted, arch, cpu = expected.lower(), str(found.get("arch", "?")), str(found.get("cpu", "?"))
+    if SAME.get(wanted, wanted) != SAME.get(arch.lower(), arch.lower()) and wanted not in cpu.lower():
+        raise DeviceError(f"the target's device is {expected!r}, this is {cpu} ({arch}). {RUN_THERE}")
+
+
+def _complete(file: str, answer: dict[str, Any], names: list[str]) -> dict[str, Any]:
+    """What later stages read of an answer, for these variants alone.
+
+    Raises:
+        DeviceError: a figure is missing or not finite.
+    """
+    pairs = [f"{over}/{under}" for over, under in edge.pairs(names)]
+    try:
+        variants = {name: answer["variants"][name] for name in names}
+        ratios = {pair: answer["ratios"][pair] for pair in pairs}
+        intervals = [*ratios.values(), *(row[key] for row in variants.values() for key in edge.QUANTILES)]
+        figures = [interval[key] for interval in intervals for key in ("value", "low", "high")]
+        figures += [row[key] for row in variants.values() for key in ("cold_start_ms", "peak_memory_mb", "bytes")]
+        if not all(math.isfinite(figure) for figure in [answer["idle_peak_mb"], *figures]):
+            raise ValueError("a figure is not finite")
+    except (KeyError, TypeError, ValueError) as error:
+        raise DeviceError(
+            f"{file} lacks what the contract is held against: {error}; all files have to be measured in one call. "
+            f"{RUN_THERE}"
+        ) from None
+    return {**answer, "variants": variants, "ratios": ratios}
 
 
 def local(
@@ -59,12 +90,12 @@ def result(
     """
     try:
         answer: dict[str, Any] = json.loads(Path(file).read_text(encoding="utf-8"))
-        found, variants = answer["machine"], answer["variants"]
+        found, variants = dict(answer["machine"]), answer["variants"]
         digests = {name: row["sha256"] for name, row in variants.items()}
         how = (answer["threads"], answer["batch_size"])
     except FileNotFoundError:
         raise DeviceError(f"{file} is missing. {RUN_THERE}") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DeviceError(f"{file} is no answer of `limbeck-edge bench --json`: {error!r}. {RUN_THERE}") from None
     _refuse_another(found, machine)
     if how != (threads, batch_size):
@@ -74,7 +105,7 @@ def result(
     others = [name for name, path in files.items() if digests.get(name) != manifest.sha256(path)]
     if others:
         raise DeviceError(f"{file} did not measure these files: {', '.join(others)} differ. {RUN_THERE}")
-    return answer
+    return _complete(file, answer, list(files))
 
 
 def predict(file: Path, inputs: Path, *, threads: int, batch_size: int) -> NDArray[np.float32]:

@@ -1,20 +1,19 @@
 """ONNX files that stand for a model: raw input, preprocessing inside, dynamic batch, equal bytes everywhere."""
 
 import copy
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
 from limbeck.atomic import replace
 from limbeck.checkpoint import Spec
+from limbeck.edge.measure import open_session
 from limbeck.errors import ExportError
 from limbeck.evaluation import predict
 from limbeck.models import Network, torch_dtype
@@ -104,18 +103,9 @@ class Parity:
     equal_predictions: float
 
 
-def session(path: Path, threads: int = 1) -> onnxruntime.InferenceSession:
-    """An ONNX Runtime session on the CPU."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-
-
 def run(path: Path, x: NDArray[np.generic], batch_size: int = 256) -> NDArray[np.float32]:
     """An exported file's logits [N, K] for raw samples [N, ...]."""
-    opened = session(path)
+    opened = open_session(path, threads=1)
     starts = range(0, len(x), batch_size)
     answers: list[Any] = [
         opened.run(["logits"], {"input": np.ascontiguousarray(x[s : s + batch_size])})[0] for s in starts
@@ -143,9 +133,3 @@ def check_parity(
             f"(allowed {max_difference}), {equal:.2%} of predictions are equal (needed {min_equal:.2%})."
         )
     return Parity(difference, equal)
-
-
-def sha256(path: Path) -> str:
-    """Digest of a file."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -4,7 +4,6 @@ They belong to pixels: `labels.json` carries the augmentation, its seed, and the
 so that a student meets each logit with the very view it was made for.
 """
 
-import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import nn
 
-from limbeck.atomic import reserve, write_json
+from limbeck.atomic import reserve, sha256, write_json
 from limbeck.components import Component, bind
 from limbeck.data.augment import AUGMENTS, Views
 from limbeck.data.splits import read, read_meta
@@ -94,14 +93,9 @@ def write(
         teacher_digest=teacher_digest,
         teacher_quality=teacher_quality,
         teacher_parameters=sum(parameter.numel() for parameter in teacher.parameters()),
-        sha256=_sha256(folder / LOGITS),
+        sha256=sha256(folder / LOGITS),
     )
     write_json(folder / "labels.json", label_meta.model_dump(mode="json"))
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def read_labels_meta(folder: Path) -> LabelMeta:
@@ -133,7 +127,7 @@ def read_views(data: Path, labels: Path, *, with_teacher: bool) -> tuple[Views, 
             "run `dvc repro label`."
         )
     path = labels / LOGITS
-    if _sha256(path) != label_meta.sha256:
+    if sha256(path) != label_meta.sha256:
         raise DataError(f"{path} has changed since it was made; `dvc checkout --force labels` restores it.")
     x, _ = read(data, "train")
     views = Views(x, bind(label_meta.augment, AUGMENTS, "augmentation")(), label_meta.seed, label_meta.num_views)

@@ -181,7 +181,7 @@ def test_an_exported_file_has_equal_bytes_in_any_folder_and_no_trace_of_one(tmp_
     for place in ("one", "two"):
         path = tmp_path / place / "model.onnx"
         export.to_onnx(path, network, spec, 18, {"data": "d"})
-        digests.add(export.sha256(path))
+        digests.add(path.read_bytes())
         content = path.read_bytes()
         assert str(ROOT).encode() not in content
         assert b"site-packages" not in content

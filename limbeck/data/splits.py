@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from limbeck.atomic import write_json
+from limbeck.atomic import sha256, write_json
 from limbeck.data.sources import Source
 from limbeck.errors import DataError
 from limbeck.params import SplitParams
@@ -32,11 +32,6 @@ class Meta(BaseModel):
     std: tuple[float, ...]
     sha256: dict[str, str]
     digest: str
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def divide(y: NDArray[np.int64], params: SplitParams, seed: int) -> dict[SplitName, NDArray[np.int64]]:
@@ -85,13 +80,13 @@ def write(folder: Path, source: Source, params: SplitParams, seed: int) -> Meta:
     if params.test is None:
         raise DataError(f"source {source.name!r} brings no test split of its own; give data.split.test a share.")
     parts = divide(source.y, params, seed)
-    sha256 = {}
+    digests = {}
     for name in NAMES:
         (folder / name).mkdir(parents=True, exist_ok=True)
         for key, values in (("x", source.x), ("y", source.y)):
             path = folder / name / f"{key}.npy"
             np.save(path, np.ascontiguousarray(values[parts[name]]), allow_pickle=False)
-            sha256[f"{name}/{key}.npy"] = _sha256(path)
+            digests[f"{name}/{key}.npy"] = sha256(path)
     train = source.x[parts["train"]]
     axes = tuple(range(train.ndim - 1))
     meta = Meta(
@@ -102,8 +97,8 @@ def write(folder: Path, source: Source, params: SplitParams, seed: int) -> Meta:
         counts={name: len(parts[name]) for name in NAMES},
         mean=tuple(round(float(value), 6) for value in train.mean(axis=axes, dtype=np.float64)),
         std=tuple(round(max(float(value), 1e-3), 6) for value in train.std(axis=axes, dtype=np.float64)),
-        sha256=sha256,
-        digest=hashlib.sha256(json.dumps([source.classes, sorted(sha256.items())]).encode()).hexdigest(),
+        sha256=digests,
+        digest=hashlib.sha256(json.dumps([source.classes, sorted(digests.items())]).encode()).hexdigest(),
     )
     write_json(folder / "meta.json", meta.model_dump(mode="json"))
     return meta
@@ -140,7 +135,7 @@ def read(folder: Path, name: SplitName) -> tuple[NDArray[np.generic], NDArray[np
         path = folder / name / f"{key}.npy"
         if not path.exists():
             raise DataError(f"{path} is missing; `dvc checkout data` restores it, or run `dvc repro prepare`.")
-        expected, found = meta.sha256[f"{name}/{key}.npy"], _sha256(path)
+        expected, found = meta.sha256[f"{name}/{key}.npy"], sha256(path)
         if found != expected:
             raise DataError(
                 f"{path} has changed since it was prepared: expected sha256 {expected[:16]}..., found {found[:16]}.... "

@@ -4,9 +4,36 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from limbeck.edge import EdgeError
 from limbeck.edge.measure import measure
+
+BENCH = """\
+Measure ONNX files on this machine. Each runs in a process of its own; the files take turns, so that what disturbs
+the machine disturbs all of them and their ratios hold.
+
+  limbeck-edge bench model.int8.onnx                       a table
+  limbeck-edge bench model.fp32.onnx model.int8.onnx       which one is faster here, and how sure that is
+  limbeck-edge bench export/phone/*.onnx --json > phone.json
+
+The last one brings the figures of a device into the pipeline: copy phone.json back and write in params.yaml, under
+the target,  device: {use: result, file: phone.json}
+"""
+
+
+def _at_least(least: int) -> Any:
+    def number(text: str) -> int:
+        value = int(text)
+        if value < least:
+            raise argparse.ArgumentTypeError(f"expected at least {least}, found {value}")
+        return value
+
+    return number
+
+
+def _progress(done: int, total: int, note: str) -> None:
+    print(f"\r{note}", end="\n" if done == total else "", file=sys.stderr, flush=True)
 
 
 def _bench(flags: argparse.Namespace) -> None:
@@ -22,44 +49,74 @@ def _bench(flags: argparse.Namespace) -> None:
         runs_per_round=flags.runs_per_round,
         bootstrap=2000,
         seed=0,
+        **({"progress": _progress} if sys.stderr.isatty() else {}),
     )
-    if flags.json:
-        print(json.dumps(measured, indent=2))
-        return
-    print(f"{measured['machine']['cpu']}, onnxruntime {measured['machine']['onnxruntime']}, {flags.threads} thread(s)")
-    print(f"{'file':<16}{'bytes':>12}{'p50 ms':>10}{'p95 ms':>10}{'p99 ms':>10}{'cold ms':>10}{'memory MB':>11}")
-    for name, row in measured["variants"].items():
-        times = "".join(f"{row[key]['value']:>10.3f}" for key in ("p50_ms", "p95_ms", "p99_ms"))
-        print(f"{name:<16}{row['bytes']:>12,}{times}{row['cold_start_ms']:>10.1f}{row['peak_memory_mb']:>11.1f}")
+    print(json.dumps(measured, indent=2, allow_nan=False) if flags.json else _table(measured))
 
 
-def main() -> None:
-    """Run the command; an `EdgeError` is one line on stderr and exit code 2."""
-    parser = argparse.ArgumentParser(prog="limbeck-edge", description="Limbeck's part on the device.")
-    commands = parser.add_subparsers(required=True)
+def _table(measured: dict[str, Any]) -> str:
+    """What was measured, for people."""
+    machine, variants = measured["machine"], measured["variants"]
+    width = max(len("file"), *map(len, variants))
+    lines = [
+        f"{machine['cpu']} ({machine['arch']}), onnxruntime {machine['onnxruntime']}, "
+        f"{measured['threads']} thread(s), batches of {measured['batch_size']}",
+        f"{'file':<{width}}{'bytes':>12}{'p50 ms':>10}{'95% interval':>19}{'p95 ms':>10}{'p99 ms':>10}"
+        f"{'cold ms':>10}{'memory MB':>11}",
+    ]
+    for name, row in variants.items():
+        p50 = row["p50_ms"]
+        interval = f"{p50['low']:.3f} - {p50['high']:.3f}"
+        lines.append(
+            f"{name:<{width}}{row['bytes']:>12,}{p50['value']:>10.3f}{interval:>19}{row['p95_ms']['value']:>10.3f}"
+            f"{row['p99_ms']['value']:>10.3f}{row['cold_start_ms']:>10.1f}{row['peak_memory_mb']:>11.1f}"
+        )
+    for pair, found in measured["ratios"].items():
+        over, _, under = pair.partition("/")
+        lines.append(
+            f"{over} takes {found['value']:.2f} times as long as {under} [{found['low']:.2f}, {found['high']:.2f}]"
+        )
+    lines.append("memory: above a process that only imported onnxruntime; cold: opening the file and its first answer")
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command and return the exit code; what the user can mend is one line on stderr and code 2."""
+    parser = argparse.ArgumentParser(
+        prog="limbeck-edge",
+        description="Limbeck's part on the device: it needs numpy and onnxruntime, nothing else.",
+        epilog="`limbeck-edge bench --help` shows examples.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
     bench = commands.add_parser(
         "bench",
-        help="measure ONNX files on this machine",
-        description="Measure ONNX files on this machine, taking turns. With --json the answer goes back into the "
-        "pipeline: `device: {use: result, file: answer.json}` in params.yaml.",
+        help="latency, cold start and memory of ONNX files on this machine",
+        description=BENCH,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    bench.add_argument("files", type=Path, nargs="+", metavar="FILE")
+    bench.add_argument("files", type=Path, nargs="+", metavar="FILE", help="an ONNX file; several take turns")
     bench.add_argument("--json", action="store_true", help="everything that was measured, as JSON")
-    bench.add_argument("--threads", type=int, default=1, help="of one inference (default 1)")
-    bench.add_argument("--batch-size", type=int, default=1, help="samples per inference (default 1)")
-    bench.add_argument("--warmup-runs", type=int, default=50, help="not counted (default 50)")
-    bench.add_argument("--rounds", type=int, default=20, help="turns per file (default 20)")
-    bench.add_argument("--runs-per-round", type=int, default=100, help="inferences per turn (default 100)")
+    bench.add_argument("--threads", type=_at_least(1), default=1, help="of one inference (default 1)")
+    bench.add_argument("--batch-size", type=_at_least(1), default=1, help="samples per inference (default 1)")
+    bench.add_argument("--warmup-runs", type=_at_least(0), default=50, help="not counted, per file (default 50)")
+    bench.add_argument(
+        "--rounds", type=_at_least(3), default=20, help="turns per file; intervals come from them (default 20)"
+    )
+    bench.add_argument("--runs-per-round", type=_at_least(1), default=100, help="inferences per turn (default 100)")
     bench.set_defaults(run=_bench)
-    flags = parser.parse_args()
+    flags = parser.parse_args(arguments)
     try:
         flags.run(flags)
     except EdgeError as error:
         print(f"limbeck-edge: {error}", file=sys.stderr)
-        raise SystemExit(error.exit_code) from None
+        return error.exit_code
+    except OSError as error:
+        print(f"limbeck-edge: {error}", file=sys.stderr)
+        return EdgeError.exit_code
     except KeyboardInterrupt:
-        raise SystemExit(130) from None
+        return 130
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from limbeck.edge import EdgeError
 
 INPUT = "input"
+UNIX = 3
 
 
 @dataclass(frozen=True)
@@ -24,11 +25,14 @@ class Proof:
 
 def write(path: Path, inputs: NDArray[Any], answers: dict[str, NDArray[np.float32]]) -> None:
     """Store inputs [G, ...] and the logits [G, K] of each variant (`.npz` with fixed time stamps)."""
+    assert INPUT not in answers, "a variant may not have the name of the inputs"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for name, values in {INPUT: inputs, **answers}.items():
             stream = io.BytesIO()
             np.lib.format.write_array(stream, np.ascontiguousarray(values), allow_pickle=False)
-            archive.writestr(zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0)), stream.getvalue())
+            member = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
+            member.create_system = UNIX  # else the bytes tell the system they were made on
+            archive.writestr(member, stream.getvalue())
 
 
 def read(path: Path, variant: str) -> tuple[NDArray[Any], NDArray[np.float32]]:
@@ -38,12 +42,17 @@ def read(path: Path, variant: str) -> tuple[NDArray[Any], NDArray[np.float32]]:
         EdgeError: the file is missing, no golden file, or has no such variant.
     """
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            return stored[INPUT], stored[variant]
+        with zipfile.ZipFile(path) as archive:
+            found = []
+            for name in (INPUT, variant):
+                with archive.open(f"{name}.npy") as stream:
+                    found.append(np.lib.format.read_array(stream, allow_pickle=False))
     except FileNotFoundError:
         raise EdgeError(f"{path} is missing; fetch the bundle again.") from None
-    except (ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise EdgeError(f"{path} has no golden vectors for {variant!r}: {error}.") from None
+    except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
+        cause = " ".join(str(error).split())
+        raise EdgeError(f"{path} has no golden vectors for {variant!r}: {cause}. Fetch the bundle again.") from None
+    return found[0], found[1]
 
 
 def check(path: Path, variant: str, found: NDArray[np.float32], *, max_difference: float) -> Proof:

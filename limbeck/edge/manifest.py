@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from limbeck.edge import EdgeError
@@ -12,13 +12,20 @@ FORMAT = 1
 
 
 def sha256(path: Path) -> str:
-    """Digest of a file, read in pieces."""
+    """Digest of a file, read in pieces. (`limbeck.atomic` has the pipeline's own: a device has this room alone.)"""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def identity(folder: Path) -> str:
-    """The digest that stands for the whole bundle: that of its manifest, which holds every file's."""
+    """The digest that stands for the whole bundle: that of its manifest, which holds every file's.
+
+    Raises:
+        EdgeError: the folder has no manifest.
+
+    """
+    if not (folder / NAME).is_file():
+        raise EdgeError(f"{folder / NAME} is missing; expected the folder of an export.")
     return sha256(folder / NAME)
 
 
@@ -39,16 +46,20 @@ def read(folder: Path) -> dict[str, Any]:
     path = folder / NAME
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        files: dict[str, dict[str, Any]] = found["files"]
+        files: dict[str, dict[str, Any]] = {
+            name: {"bytes": int(entry["bytes"]), "sha256": str(entry["sha256"])}
+            for name, entry in found["files"].items()
+        }
         known = found["format"] == FORMAT
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise EdgeError(f"{path} is missing; expected the folder of an export.") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise EdgeError(f"{path} is no manifest: {error!r}. Export again.") from None
     if not known:
         raise EdgeError(f"{path} has format {found['format']}, this agent reads {FORMAT}; update it.")
     for name, expected in files.items():
-        if Path(name).name != name or name in ("", ".", ".."):
+        # a bundle made on one system is read on another: neither one's separators may lead out
+        if Path(name).name != name or PureWindowsPath(name).name != name or name in ("", ".", ".."):
             raise EdgeError(f"{path} names {name!r}, which is outside its folder; the bundle cannot be trusted.")
         file = folder / name
         if not file.is_file():

@@ -27,6 +27,18 @@ def write_onnx(path: Path, *, scale: float = 1.0) -> Path:
     return path
 
 
+def write_identity(path: Path, kind: int, shape: list[str | int]) -> Path:
+    """`input` -> `logits`, unchanged: any type and shape."""
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["input"], ["logits"])],
+        "identity",
+        [helper.make_tensor_value_info("input", kind, shape)],
+        [helper.make_tensor_value_info("logits", kind, shape)],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path)
+    return path
+
+
 @pytest.fixture
 def files(tmp_path: Path) -> dict[str, Path]:
     names = ("teacher", "model.fp32", "model.int8")

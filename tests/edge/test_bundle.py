@@ -74,3 +74,26 @@ def test_what_is_no_manifest_is_said(tmp_path: Path, content: str | None, messag
         (tmp_path / "manifest.json").write_text(content)
     with pytest.raises(EdgeError, match=message):
         manifest.read(tmp_path)
+
+
+@pytest.mark.parametrize("content", ['{"format": 1, "files": {"a.onnx": {}}}', '{"format": 1, "files": [1]}', "[]"])
+def test_a_manifest_without_sizes_and_digests_is_none(tmp_path: Path, content: str) -> None:
+    (tmp_path / "manifest.json").write_text(content)
+    with pytest.raises(EdgeError, match="is no manifest"):
+        manifest.read(tmp_path)
+
+
+def test_a_folder_without_a_manifest_has_no_identity(tmp_path: Path) -> None:
+    with pytest.raises(EdgeError, match=r"manifest.json is missing; expected the folder of an export"):
+        manifest.identity(tmp_path)
+
+
+def test_damaged_golden_vectors_are_refused(bundle: Path) -> None:
+    path = bundle / "golden.npz"
+    whole = path.read_bytes()
+    flipped = bytearray(whole)
+    flipped[whole.index(INPUTS.tobytes())] ^= 1
+    for damaged in (b"", b"junk", whole[: len(whole) // 2], bytes(flipped)):
+        path.write_bytes(damaged)
+        with pytest.raises(EdgeError, match="has no golden vectors for 'model.fp32'"):
+            golden.read(path, "model.fp32")

@@ -11,10 +11,11 @@ import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from onnx import TensorProto
 
 from limbeck.edge import EdgeError, measure
 from tests.conftest import ROOT
-from tests.edge.conftest import write_onnx
+from tests.edge.conftest import write_identity, write_onnx
 
 SMALL = {"threads": 1, "batch_size": 2, "warmup_runs": 3, "rounds": 4, "runs_per_round": 5, "bootstrap": 100, "seed": 0}
 
@@ -77,26 +78,117 @@ def test_a_file_that_cannot_run_is_named(tmp_path: Path, content: bytes | None, 
         measure.measure({"broken": path}, **SMALL)  # type: ignore[arg-type]
 
 
-def test_no_child_outlives_a_killed_parent(files: dict[str, Path]) -> None:
-    code = (
-        "import sys; from pathlib import Path; from limbeck.edge import measure\n"
-        "print('go', flush=True)\n"
-        "measure.measure({'a': Path(sys.argv[1])}, threads=1, batch_size=1, warmup_runs=1, rounds=10**6,"
-        " runs_per_round=10, bootstrap=100, seed=0)"
-    )
-    parent = subprocess.Popen([sys.executable, "-c", code, files["teacher"]], stdout=subprocess.PIPE, cwd=ROOT)
-    assert parent.stdout is not None
-    parent.stdout.readline()
-    children: list[psutil.Process] = []
+MEASURING = (
+    "import sys; from pathlib import Path; from limbeck.edge import measure\n"
+    "measure.measure({'a': Path(sys.argv[1])}, threads=1, batch_size=1, warmup_runs=1, rounds=10**6,"
+    " runs_per_round=int(sys.argv[2]), bootstrap=100, seed=0)"
+)
+PREDICTING = (
+    "import sys; from pathlib import Path; from limbeck.edge import measure\n"
+    "measure.predict(Path(sys.argv[1]), Path(sys.argv[2]), threads=1, batch_size=1)"
+)
+
+
+def has_ended(child: psutil.Process) -> bool:
+    """Whether a process runs no more; init may take seconds to reap what it left."""
+    try:
+        return bool(child.status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
+
+
+def kill_while_a_child_works(code: str, *arguments: str | Path, env: dict[str, str] | None = None) -> None:
+    parent = subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], cwd=ROOT, env=env)
+    working: list[psutil.Process] = []
     deadline = time.monotonic() + 30
-    while not children and time.monotonic() < deadline:
+    while not working and time.monotonic() < deadline:
+        time.sleep(0.05)
         children = psutil.Process(parent.pid).children()
+        working = [child for child in children if child.cpu_times().user > 1]
     os.kill(parent.pid, signal.SIGKILL)
     parent.wait()
-    parent.stdout.close()
-    assert children
-    _, alive = psutil.wait_procs(children, timeout=10)
+    assert working, "no child came to work"
+    deadline = time.monotonic() + 5
+    while not all(map(has_ended, children)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    alive = [child for child in children if not has_ended(child)]
+    for child in alive:
+        child.kill()
     assert not alive
+
+
+@pytest.mark.parametrize("runs_per_round", [10, 10**8], ids=["between commands", "in the middle of one"])
+def test_no_child_outlives_a_killed_parent(files: dict[str, Path], runs_per_round: int) -> None:
+    kill_while_a_child_works(MEASURING, files["teacher"], str(runs_per_round))
+
+
+def test_a_killed_prediction_leaves_neither_process_nor_file(tmp_path: Path, files: dict[str, Path]) -> None:
+    x = np.lib.format.open_memmap(tmp_path / "x.npy", mode="w+", dtype=np.uint8, shape=(3_000_000, 8, 8, 1))
+    del x
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    kill_while_a_child_works(
+        PREDICTING, files["teacher"], tmp_path / "x.npy", env={**os.environ, "TMPDIR": str(scratch)}
+    )
+    assert not list(scratch.iterdir())
+
+
+def test_a_runtime_that_dies_is_a_message(files: dict[str, Path]) -> None:
+    def kill_all(done: int, total: int, note: str) -> None:
+        for child in psutil.Process().children():
+            child.kill()
+
+    with pytest.raises(EdgeError, match=r"teacher.onnx cannot be run .* ended by SIGKILL, perhaps for want of memory"):
+        measure.measure({"teacher": files["teacher"]}, **SMALL, progress=kill_all)  # type: ignore[arg-type]
+
+
+def test_onnxruntime_tells_nobody_which_models_it_opens(tmp_path: Path, files: dict[str, Path]) -> None:
+    # its telemetry keeps a session file in the temporary folder as soon as it is on
+    env = {key: value for key, value in os.environ.items() if key != "ORT_DISABLE_TELEMETRY"}
+    code = "import sys; from pathlib import Path; from limbeck.edge import measure; measure.open_session(Path(sys.argv[1]), 1)"
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    command = [sys.executable, "-c", code, files["teacher"]]
+    subprocess.run(command, check=True, cwd=ROOT, env={**env, "TMPDIR": str(scratch)})
+    assert not list(scratch.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "message"),
+    [
+        (TensorProto.FLOAT, ["batch", "samples"], "only the first size, the batch, may be open"),
+        (TensorProto.FLOAT, [4, 3], "takes batches of 4, asked was for 2"),
+        (TensorProto.BOOL, ["batch", 3], r"is a tensor\(bool\); known: tensor\(uint8\)"),
+    ],
+)
+def test_an_input_that_cannot_be_made_up_is_described(
+    tmp_path: Path, kind: int, shape: list[str | int], message: str
+) -> None:
+    path = write_identity(tmp_path / "odd.onnx", kind, shape)
+    with pytest.raises(EdgeError, match=message):
+        measure.measure({"odd": path}, **SMALL)  # type: ignore[arg-type]
+
+
+def test_token_indices_are_measured_too(tmp_path: Path) -> None:
+    path = write_identity(tmp_path / "tokens.onnx", TensorProto.INT64, ["batch", 5])
+    assert measure.measure({"tokens": path}, **SMALL)["variants"]["tokens"]["p50_ms"]["value"] > 0  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (np.zeros((0, 8, 8, 1), np.uint8), "holds no sample"),
+        (np.zeros((2, 4), np.uint8), "INVALID_ARGUMENT"),
+        (None, "x.npy is missing; expected an array of samples"),
+    ],
+)
+def test_samples_that_do_not_fit_are_named(
+    tmp_path: Path, files: dict[str, Path], x: np.ndarray | None, message: str
+) -> None:
+    if x is not None:
+        np.save(tmp_path / "x.npy", x)
+    with pytest.raises(EdgeError, match=message):
+        measure.predict(files["teacher"], tmp_path / "x.npy", threads=1, batch_size=2)
 
 
 def edge(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
@@ -119,3 +211,17 @@ def test_the_command_says_in_a_line_what_is_wrong(tmp_path: Path) -> None:
     assert failed.returncode == 2
     assert "absent.onnx is missing" in failed.stderr
     assert "Traceback" not in failed.stderr
+
+
+@pytest.mark.parametrize("flags", [["--rounds", "2"], ["--threads", "-1"], ["--runs-per-round", "0"]])
+def test_the_command_refuses_numbers_that_measure_nothing(files: dict[str, Path], flags: list[str]) -> None:
+    failed = edge("bench", files["teacher"], *flags)
+    assert failed.returncode == 2
+    assert f"argument {flags[0]}: expected at least" in failed.stderr
+    assert "Traceback" not in failed.stderr
+
+
+def test_the_commands_help_shows_the_way_back_into_the_pipeline() -> None:
+    shown = edge("bench", "--help").stdout
+    assert "limbeck-edge bench export/phone/*.onnx --json > phone.json" in shown
+    assert "device: {use: result, file: phone.json}" in shown

@@ -35,7 +35,9 @@ def test_a_failed_stage_brings_its_own_message_and_exit_code(project: Project) -
     assert not isinstance(caught.value, StageCrashed)
 
 
-def test_a_killed_stage_is_a_crash(project: Project) -> None:
+@pytest.mark.parametrize("shell", ["/bin/sh", "/bin/bash"])
+def test_a_killed_stage_is_a_crash(project: Project, monkeypatch: pytest.MonkeyPatch, shell: str) -> None:
+    monkeypatch.setenv("SHELL", shell)
     with pytest.raises(StageCrashed, match="its process died .*a speaks"):
         runner(project({"a": {"how": "die"}})).run(Stage("a"), print)
 

@@ -95,8 +95,8 @@ def test_an_experiment_runs_only_its_targets_chain_and_shows_its_differences(min
     after = mine.results()
     assert {name for name in after if after[name] != before[name]} == set(PHONE_FROM_PRUNE) & set(after)
     params = json.loads(mine.dvc("params", "diff", "--json").stdout)
-    assert params == {"params.yaml": {"targets.phone.prune.ratio": {"old": 0.25, "new": 0.5}}}
-    metrics = json.loads(mine.dvc("metrics", "diff", "--json").stdout)["diff"]
+    assert params == {"params.yaml": {"targets.phone.prune.ratio": {"old": 0.25, "new": 0.5, "diff": 0.25}}}
+    metrics = json.loads(mine.dvc("metrics", "diff", "--json").stdout)
     assert metrics["metrics/phone/prune.json"]["macs"]["diff"] < 0
     assert not any("sensor" in name for name in metrics)
 
