@@ -48,6 +48,6 @@ ui: .venv/installed  ## MLflow and Prefect on loopback, until interrupted
 bench: .venv/installed  ## measure Limbeck against its floors; results/*.json
 	@python -m benchmarks
 
-clean:  ## remove what runs leave; keep .venv, the registry and DVC's cache
-	@rm -rf .limbeck .prefect work reports .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+clean:  ## remove what runs leave; keep .venv, the registry, its ledger, what awaits it, and DVC's cache
+	@rm -rf .limbeck/[!s]* .limbeck/s[!p]* .prefect work reports .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
 	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -17,13 +17,6 @@ SILENT = {
 }
 """Telemetry, off in everything we start."""
 
-SQLITE = "sqlite:///"
-
-
-def home_of(workspace: Path) -> Path:
-    """Where a workspace's databases live: the project for the project and work/NAME, else the folder itself."""
-    return ROOT if workspace.resolve().is_relative_to(ROOT) else workspace.resolve()
-
 
 def set_up(*, quiet_console: bool) -> None:
     """Prepare this process for importing Prefect, which reads its settings when it is imported.
@@ -46,15 +39,6 @@ def set_up(*, quiet_console: bool) -> None:
         defaults["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
     for key, value in defaults.items():
         os.environ.setdefault(key, value)
-
-
-def tracking_uri(declared: str, workspace: Path) -> str:
-    """The tracking server: MLFLOW_TRACKING_URI, else params.yaml's; a relative SQLite file belongs to the project."""
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or declared
-    file = uri.removeprefix(SQLITE)
-    if not uri.startswith(SQLITE) or not file or file.startswith("/"):
-        return uri
-    return f"{SQLITE}{home_of(workspace) / file}"
 
 
 def for_stages(*, group: str, mark: dict[str, str], uri: str) -> dict[str, str]:

@@ -39,6 +39,7 @@ from flows.running import Runner, StageCrashed, StageFailed
 from limbeck import params as params_file
 from limbeck.errors import LimbeckError
 from limbeck.params import Params
+from limbeck.tracking.server import tracking_uri
 
 REFRESH_S = 0.25
 REPLAY_S = 1.0
@@ -100,7 +101,7 @@ class _Run:
         self.failures: dict[str, StageFailed] = {}
         self.stopped = threading.Event()
         self.group = str(flow_run.get_id() or uuid4())
-        self.uri = environment.tracking_uri(self.params.tracking.uri, folder)
+        self.uri = tracking_uri(self.params.tracking.uri, folder)
         self.runner: Runner
 
     def execute(self) -> State[Any]:
@@ -184,11 +185,11 @@ class _Run:
         decision = self.folder / "registry" / f"{target}.json"
         if kind != "register" or not decision.exists():
             return True
-        from limbeck import tracking
+        from limbeck.tracking import registry
 
         decided = json.loads(decision.read_text(encoding="utf-8"))
         name = f"{self.params.name}-{target}"
-        return tracking.is_registered(name, decided["identity"], uri=self.uri, variant=decided["variant"])
+        return registry.is_registered(name, decided["identity"], uri=self.uri, variant=decided["variant"])
 
     @contextmanager
     def _replaying(self) -> Iterator[None]:
@@ -199,7 +200,7 @@ class _Run:
         ended = threading.Event()
 
         def replay() -> None:
-            from limbeck.tracking import Replayer
+            from limbeck.tracking.runs import Replayer
 
             replayer = Replayer(
                 self.folder / ".limbeck/spool",
@@ -259,7 +260,7 @@ class _Run:
         """Render the report, show it and publish it as artifacts."""
         try:
             from limbeck import report
-            from limbeck.tracking import attach
+            from limbeck.tracking.runs import attach
 
             rendered = report.render(self.folder, self.folder / "reports")
         except Exception as error:  # what the stages did, and the exit code, do not depend on a picture of it

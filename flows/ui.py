@@ -12,6 +12,7 @@ import typer
 
 from flows import environment, workspace
 from limbeck import params as params_file
+from limbeck.tracking.server import tracking_uri
 
 LOOPBACK = "127.0.0.1"
 
@@ -23,7 +24,7 @@ def main(
     """Show runs, versions and flows in the browser; nothing listens beyond this machine."""
     environment.set_up(quiet_console=False)
     place = workspace.locate(None, None)
-    uri = environment.tracking_uri(params_file.load(place / "params.yaml").tracking.uri, place)
+    uri = tracking_uri(params_file.load(place / "params.yaml").tracking.uri, place)
     variables = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # its job runners take 2 GB
     here = [sys.executable, "-m"]
     commands = {

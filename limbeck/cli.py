@@ -42,7 +42,7 @@ def report(
 @app.command()
 def replay(workspace: Workspace = Path(".")) -> None:
     """Send what stages recorded while the tracking server was away to MLflow."""
-    from limbeck.tracking import replay_workspace
+    from limbeck.tracking.runs import replay_workspace
 
     typer.echo(f"{replay_workspace(workspace)} runs sent")
 

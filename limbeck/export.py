@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
 from limbeck.atomic import replace
 from limbeck.checkpoint import Spec
-from limbeck.edge.measure import open_session
 from limbeck.errors import ExportError
 from limbeck.evaluation import predict
 from limbeck.models import Network, torch_dtype
@@ -103,9 +103,17 @@ class Parity:
     equal_predictions: float
 
 
+def session(path: Path) -> onnxruntime.InferenceSession:
+    """An ONNX Runtime session on one core. (What is measured is opened in `limbeck.edge`, which stages here skip.)"""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
 def run(path: Path, x: NDArray[np.generic], batch_size: int = 256) -> NDArray[np.float32]:
     """An exported file's logits [N, K] for raw samples [N, ...]."""
-    opened = open_session(path, threads=1)
+    opened = session(path)
     starts = range(0, len(x), batch_size)
     answers: list[Any] = [
         opened.run(["logits"], {"input": np.ascontiguousarray(x[s : s + batch_size])})[0] for s in starts

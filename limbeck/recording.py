@@ -131,10 +131,6 @@ class Report:
         step = int(row.get("epoch", len(self._rows) - 1))
         self._event({"event": "metric", "step": step, "time_ms": time.time_ns() // 1_000_000, "values": values})
 
-    def runs_as(self, run_id: str) -> None:
-        """Tell whoever replays that this stage made its own MLflow run."""
-        self._event({"event": "run", "run_id": run_id})
-
     def artifact(self, path: Path) -> None:
         """Record a file as belonging to this run."""
         self._event({"event": "artifact", "path": str(path)})

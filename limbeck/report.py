@@ -5,8 +5,6 @@ report.html and its pictures.
 """
 
 import base64
-import csv
-import io
 import json
 import tempfile
 from collections.abc import Iterator
@@ -19,13 +17,13 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from limbeck import pictures
 from limbeck.atomic import replace
 from limbeck.data.splits import read
 from limbeck.errors import LimbeckError, TrackingError
 from limbeck.params import load
 from limbeck.selection import CANDIDATES, Clause, clauses_of
 
-MARKERS = {"teacher": "D", "student": "o", "model.fp32": "s", "model.int8": "^"}
 VARIANTS = {"teacher": "teacher", "student": "student", "model.fp32": "pruned", "model.int8": "quantized"}
 COLUMNS = (
     "target",
@@ -169,130 +167,81 @@ def _verdict(target: Target, variant: str) -> str:
     return f"{kept}; ships" if variant == target.decision.get("variant") else kept
 
 
-def rows(targets: list[Target]) -> Iterator[Row]:
+def _shown(targets: list[Target]) -> Iterator[tuple[Target, str]]:
     """The teacher once, then student, pruned and quantized model of every target."""
     for index, target in enumerate(targets):
-        for variant, label in VARIANTS.items():
-            if variant not in target.quality["variants"] or (variant == "teacher" and index):
-                continue
-            quality, speed = target.quality["variants"][variant]["test"], target.latency["variants"][variant]
-            ratio = target.latency["ratios"].get(f"teacher/{variant}")
-            teacher_bytes = target.latency["variants"]["teacher"]["bytes"]
-            yield Row(
-                cells=(
-                    "" if variant == "teacher" else target.name,
-                    label,
-                    f"{100 * quality['value']:.2f} [{_points(quality['low'])}, {_points(quality['high'])}]",
-                    f"{target.manifest['num_params'][variant]:,}",
-                    f"{target.manifest['macs'][variant]:,}",
-                    f"{speed['bytes']:,}",
-                    f"{speed['p50_ms']['value']:.3f}",
-                    f"{speed['p95_ms']['value']:.3f}",
-                    "1x" if variant == "teacher" else f"{teacher_bytes / speed['bytes']:.1f}x",
-                    "1x" if variant == "teacher" or not ratio else f"{ratio['value']:.1f}x",
-                    _verdict(target, variant),
-                ),
-                short=(
-                    "" if variant == "teacher" else target.name,
-                    label,
-                    f"{100 * quality['value']:.1f} [{_points(quality['low'])}, {_points(quality['high'])}]",
-                    _brief(target.manifest["num_params"][variant]),
-                    _brief(target.manifest["macs"][variant]),
-                    _brief(speed["bytes"]),
-                    f"{speed['p50_ms']['value']:.3f}",
-                    f"{speed['p95_ms']['value']:.3f}",
-                    f"{teacher_bytes / speed['bytes']:.0f}x",
-                    f"{ratio['value']:.1f}x" if ratio else "1x",
-                ),
-                ships=variant == target.decision.get("variant"),
-            )
+        for variant in VARIANTS:
+            if variant in target.quality["variants"] and not (variant == "teacher" and index):
+                yield target, variant
 
 
-def _png(figure: Any) -> str:
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=110, bbox_inches="tight", metadata={"Software": None})
-    return base64.b64encode(stream.getvalue()).decode()
+def rows(targets: list[Target]) -> Iterator[Row]:
+    """A line per model."""
+    for target, variant in _shown(targets):
+        label = VARIANTS[variant]
+        quality, speed = target.quality["variants"][variant]["test"], target.latency["variants"][variant]
+        ratio = target.latency["ratios"].get(f"teacher/{variant}")
+        teacher_bytes = target.latency["variants"]["teacher"]["bytes"]
+        yield Row(
+            cells=(
+                "" if variant == "teacher" else target.name,
+                label,
+                f"{100 * quality['value']:.2f} [{_points(quality['low'])}, {_points(quality['high'])}]",
+                f"{target.manifest['num_params'][variant]:,}",
+                f"{target.manifest['macs'][variant]:,}",
+                f"{speed['bytes']:,}",
+                f"{speed['p50_ms']['value']:.3f}",
+                f"{speed['p95_ms']['value']:.3f}",
+                "1x" if variant == "teacher" else f"{teacher_bytes / speed['bytes']:.1f}x",
+                "1x" if variant == "teacher" or not ratio else f"{ratio['value']:.1f}x",
+                _verdict(target, variant),
+            ),
+            short=(
+                "" if variant == "teacher" else target.name,
+                label,
+                f"{100 * quality['value']:.1f} [{_points(quality['low'])}, {_points(quality['high'])}]",
+                _brief(target.manifest["num_params"][variant]),
+                _brief(target.manifest["macs"][variant]),
+                _brief(speed["bytes"]),
+                f"{speed['p50_ms']['value']:.3f}",
+                f"{speed['p95_ms']['value']:.3f}",
+                f"{teacher_bytes / speed['bytes']:.0f}x",
+                f"{ratio['value']:.1f}x" if ratio else "1x",
+            ),
+            ships=variant == target.decision.get("variant"),
+        )
 
 
-def pictures(root: Path, targets: list[Target]) -> Iterator[tuple[str, str]]:
-    """Heading and base64 PNG of: the Pareto picture, the training curves, the confusion of each shipped file."""
-    import matplotlib
-
-    matplotlib.use("agg")
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import LogLocator, NullFormatter
-
-    figure = Figure(figsize=(11, 4))
-    panels = figure.subplots(1, 2, sharey=True)
-    for axes, key, unit in zip(panels, ("bytes", "p50_ms"), ("kB", "p50, ms"), strict=True):
-        for index, target in enumerate(targets):
-            for variant, marker in MARKERS.items():
-                if variant not in target.quality["variants"] or (variant == "teacher" and index):
-                    continue
-                quality, speed = target.quality["variants"][variant]["test"], target.latency["variants"][variant]
-                x = speed["bytes"] / 1000 if key == "bytes" else speed["p50_ms"]["value"]
-                y = 100 * quality["value"]
-                error = [[y - 100 * quality["low"]], [100 * quality["high"] - y]]
-                ships = variant == target.decision.get("variant")
-                axes.errorbar(
-                    x, y, yerr=error, fmt=marker, capsize=3, color="black" if variant == "teacher" else f"C{index}",
-                    markersize=13 if ships else 7, markeredgecolor="black" if ships else "none", elinewidth=1,
-                    label="teacher" if variant == "teacher" else f"{target.name} {VARIANTS[variant]}{' (ships)' if ships else ''}",
-                )  # fmt: skip
-        axes.set(xscale="log", xlabel=unit)
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.grid(alpha=0.3, which="both")
-    panels[0].set_ylabel("quality on test, %")
-    panels[1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1.02, 0.5))
-    yield "Size and latency against quality", _png(figure)
-
-    curves = sorted((root / "plots").glob("*.csv")) + sorted((root / "plots").glob("*/[!c]*.csv"))
-    figure = Figure(figsize=(11, 4))
-    axes = figure.subplots()
-    for path in curves:
-        with path.open(encoding="utf-8") as stream:
-            lines: dict[str, list[tuple[float, float]]] = {}
-            for line in csv.DictReader(stream):
-                if line.get("validation"):
-                    lines.setdefault(line.get("arm", ""), []).append(
-                        (float(line["epoch"]) + 1, 100 * float(line["validation"]))
-                    )
-        owner = path.parent.name if path.parent.name != "plots" else ""
-        for arm, points in lines.items():
-            xs, ys = zip(*points, strict=True)
-            axes.plot(
-                xs, ys, marker="." if len(xs) == 1 else None, label=" ".join(filter(None, (owner, path.stem, arm)))
-            )
-    axes.set(xlabel="epoch", ylabel="quality on validation, %")
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=7, ncols=2)
-    yield "Training", _png(figure)
-
+def drawings(root: Path, targets: list[Target]) -> Iterator[tuple[str, bytes]]:
+    """Heading and PNG of: the Pareto picture, the training curves, the confusion of each file that ships."""
+    yield "Size and latency against quality", pictures.png(pictures.pareto(list(_points_of(targets))))
+    plots = root / "plots"
+    curves = sorted(plots.glob("*.csv")) + [p for p in sorted(plots.glob("*/*.csv")) if p.stem != "confusion"]
+    if curves:
+        named = {" ".join(path.relative_to(plots).with_suffix("").parts): path for path in curves}
+        yield "Training", pictures.png(pictures.training(named))
     for target in targets:
-        path = root / "plots" / target.name / "confusion.csv"
-        if not path.exists():
-            continue
-        classes = target.manifest["classes"]
-        place = {name: index for index, name in enumerate(classes)}
-        counts = np.zeros((len(classes), len(classes)), int)
-        with path.open(encoding="utf-8") as stream:
-            for line in csv.DictReader(stream):
-                counts[place[line["actual"]], place[line["predicted"]]] += 1
-        figure = Figure(figsize=(5.5, 5))
-        axes = figure.subplots()
-        axes.imshow(np.log1p(counts), cmap="Blues")
-        if len(classes) <= 20:
-            for i, j in zip(*np.nonzero(counts), strict=True):
-                bright = counts[i, j] > counts.max() / 8
-                axes.text(
-                    j, i, str(counts[i, j]), ha="center", va="center", fontsize=8, color="white" if bright else "black"
-                )
-            axes.set_xticks(range(len(classes)), classes)
-            axes.set_yticks(range(len(classes)), classes)
-        axes.set(xlabel="predicted", ylabel="actual")
-        yield f"Confusion of `{target.name}` on test", _png(figure)
+        answers = plots / target.name / "confusion.csv"
+        if answers.exists():
+            figure = pictures.confusion(answers, target.shown.removeprefix("model."))
+            yield f"Confusion of `{target.name}`, {VARIANTS[target.shown]}, on test", pictures.png(figure)
+
+
+def _points_of(targets: list[Target]) -> Iterator[pictures.Point]:
+    for target, variant in _shown(targets):
+        quality, speed = target.quality["variants"][variant]["test"], target.latency["variants"][variant]
+        is_teacher = variant == "teacher"
+        yield pictures.Point(
+            label="teacher" if is_teacher else f"{target.name} {VARIANTS[variant]}",
+            series="" if is_teacher else target.name,
+            variant=variant,
+            quality=100 * quality["value"],
+            low=100 * quality["low"],
+            high=100 * quality["high"],
+            kilobytes=speed["bytes"] / 1000,
+            milliseconds=speed["p50_ms"]["value"],
+            ships=variant == target.decision.get("variant"),
+        )
 
 
 def _slug(heading: str) -> str:
@@ -316,7 +265,8 @@ def registry_lines(root: Path, targets: list[Target]) -> tuple[list[str], str]:
     A registry that is away is a line of its own; samples that are no small grey images are not drawn.
     """
     from limbeck.devices import predict
-    from limbeck.tracking import fetch, tracking_uri, versions
+    from limbeck.tracking.registry import fetch, versions
+    from limbeck.tracking.server import tracking_uri
 
     lines: list[str] = []
     samples = ""
@@ -375,7 +325,7 @@ def render(root: Path, out: Path) -> Rendered:
     footer = f"Quality on {targets[0].quality['test_count']} test samples; latency at batch {targets[0].latency['batch_size']} on {machine.get('cpu', machine)}."
     if name == "digits":
         footer += " digits is the smoke test: 8x8 pixels, minutes of training. Figures that matter come from the recipes and benchmarks/results."
-    shown = list(pictures(root, targets))
+    shown = list(drawings(root, targets))
 
     header = "| " + " | ".join(COLUMNS) + " |\n|" + "---|" * len(COLUMNS)
     body = "\n".join(
@@ -392,7 +342,7 @@ def render(root: Path, out: Path) -> Rendered:
         columns=COLUMNS,
         rows=table_rows,
         notes=notes,
-        pictures=shown,
+        pictures=[(heading, base64.b64encode(picture).decode()) for heading, picture in shown],
         samples=samples,
         footer=footer,
     )
@@ -408,7 +358,7 @@ def render(root: Path, out: Path) -> Rendered:
     verdicts = [Text(f"  {row.cells[0]} {row.cells[1]}: {row.cells[-1]}") for row in table_rows if row.cells[-1] != "-"]
     for heading, picture in shown:
         with replace(out / f"{_slug(heading)}.png") as partial:
-            partial.write_bytes(base64.b64decode(picture))
+            partial.write_bytes(picture)
     lines: list[RenderableType] = [Text(text) for text in sentences]
     lines += [
         Text(),

@@ -1,5 +1,6 @@
 """Quality and latency of the files that ship, on the device."""
 
+import csv
 from pathlib import Path
 from typing import Any
 
@@ -48,12 +49,15 @@ def run(
         for split, own in scores[variant].items():
             drop = paired_difference(scores["teacher"][split], own, measure.bootstrap, measure.seed)
             quality[variant][split] = {**estimate(own, measure.bootstrap, measure.seed), "drop": drop}
-    ships = "model.int8" if "model.int8" in files else "model.fp32"
     classes = np.array(read_meta(data).classes)
-    with replace(confusion) as partial, partial.open("w", encoding="utf-8") as stream:
-        stream.write("actual,predicted\n")
-        for actual, predicted in zip(classes[labels["test"]], classes[logits[ships].argmax(1)], strict=True):
-            stream.write(f"{actual},{predicted}\n")
+    # Which of them ships is decided later. No dots in the names of columns: DVC's plots would take them for nesting.
+    candidates = {name.removeprefix("model."): logits[name] for name in files if name.startswith("model.")}
+    with replace(confusion) as partial, partial.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(["actual", *candidates])
+        writer.writerows(
+            zip(classes[labels["test"]], *(classes[said.argmax(1)] for said in candidates.values()), strict=True)
+        )
     measured = bind(device, DEVICES, "device")(files, threads, benchmark.batch_size, measure, report.progress)
     write_json(latency, measured)
     return {"metric": metric, "test_count": len(labels["test"]), "variants": quality}

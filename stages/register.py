@@ -14,9 +14,13 @@ from limbeck.edge.measure import predict
 from limbeck.errors import DataError, DeviceError
 from limbeck.evaluation import Scores, scorer
 from limbeck.params import ContractParams, MeasureParams, Out, TrackingParams
-from limbeck.recording import HOME, Report
+from limbeck.recording import Report
 from limbeck.selection import judge
-from limbeck.tracking import home_of, promote, register, replay_finished, tags_of, tracking_uri
+from limbeck.tracking.lineage import tags_of
+from limbeck.tracking.promotion import promote
+from limbeck.tracking.registry import register
+from limbeck.tracking.runs import replay_finished
+from limbeck.tracking.server import home_of, tracking_uri
 
 PREDICT_BATCH = 256
 
@@ -84,7 +88,7 @@ def run(
         measure=measure,
         margin=tracking.champion_margin,
         uri=uri,
-        ledger_file=home_of(Path()) / HOME / ledger.NAME,
+        ledger_file=home_of(Path()) / ledger.NAME,
     )
     report.log(f"{model} champion {'moved' if promotion.moved else 'stays'}: {promotion.why}")
     write_json(out, decision.as_json())

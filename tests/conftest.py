@@ -1,6 +1,9 @@
 """What tests share: a tiny data set on disk, a reporter that remembers, tiny settings."""
 
 import os
+import shutil
+import socket
+import warnings
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -74,3 +77,43 @@ def settings(tiny: Params) -> TrainParams:
 @pytest.fixture(scope="session")
 def small() -> Component:
     return Component(use="convnet", width=4, depth=2)
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow's schema takes seconds to make and milliseconds to copy."""
+    from limbeck.tracking.server import open_client
+
+    file = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        open_client(f"sqlite:///{file}").search_experiments()
+    return file
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder with a params file, to stand in."""
+    folder = tmp_path / "workspace"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("LIMBECK_GROUP", "run-1")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    (folder / "params.yaml").write_text("name: digits\n")
+    return folder
+
+
+@pytest.fixture
+def uri(workspace: Path, empty_database: Path) -> str:
+    """A tracking database in the workspace."""
+    file = workspace / "mlflow.db"
+    shutil.copy(empty_database, file)
+    return f"sqlite:///{file}"
+
+
+@pytest.fixture
+def closed_server() -> str:
+    """The address of a server that is away."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    return f"http://127.0.0.1:{port}"

@@ -105,7 +105,7 @@ def test_a_mistake_in_params_starts_nothing(project: Project) -> None:
 def test_a_decision_that_the_registry_does_not_know_is_registered_again(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from limbeck import tracking
+    from limbeck.tracking import registry
 
     folder = project({"register@phone": {}})
     run(folder)
@@ -119,7 +119,7 @@ def test_a_decision_that_the_registry_does_not_know_is_registered_again(
         asked.append((name, identity))
         return len(asked) > 2
 
-    monkeypatch.setattr(tracking, "is_registered", is_registered)
+    monkeypatch.setattr(registry, "is_registered", is_registered)
     assert run(folder).message == "1 ran, 0 reused, 0 failed"
     assert run(folder).message == "0 ran, 1 reused, 0 failed"
     assert set(asked) == {("digits-phone", "abc")}

@@ -193,7 +193,7 @@ def test_kills_at_five_moments_change_no_result(by: str, drill: Path, undisturbe
     assert {name: model["aliases"] for name, model in found.items()} == {
         name: model["aliases"] for name, model in expected.items()
     }
-    ledger = [json.loads(line) for line in (made / ".limbeck/ledger.jsonl").read_text().splitlines()]
+    ledger = [json.loads(line) for line in (made / "ledger.jsonl").read_text().splitlines()]
     assert sorted(entry["model"] for entry in ledger) == ["tiny-phone", "tiny-sensor"], (
         "each promotion stands there once"
     )

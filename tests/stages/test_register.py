@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
-from limbeck import tracking
 from limbeck.edge import manifest as manifest_file
+from limbeck.tracking.server import open_client
 from tests.conftest import ROOT, TINY
-from tests.test_tracking import write_export
+from tests.tracking.conftest import write_export
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -95,7 +95,7 @@ def test_an_away_server_fails_register_alone_and_the_same_command_registers_late
     again = run(workspace, target)
     assert "was registered already" in again.stdout
     assert json.loads(out.read_text()) == decision
-    client = tracking._client(f"sqlite:///{workspace}/mlflow.db")
+    client = open_client(f"sqlite:///{workspace}/mlflow.db")
     (version,) = client.search_model_versions(f"name = '{name}-{target}'")
     assert version.tags["limbeck.identity"] == identity
     assert version.tags["limbeck.lineage"] == "none"
@@ -104,7 +104,7 @@ def test_an_away_server_fails_register_alone_and_the_same_command_registers_late
     runs = client.search_runs([experiment], f"tags.`limbeck.stage` = 'register@{target}'")
     assert sorted(each.info.status for each in runs) == ["FAILED", "FINISHED", "FINISHED"]
     assert not list((workspace / ".limbeck/spool").glob("*.jsonl"))
-    assert len((workspace / ".limbeck/ledger.jsonl").read_text().splitlines()) == 1
+    assert len((workspace / "ledger.jsonl").read_text().splitlines()) == 1
 
 
 def test_a_broken_contract_is_exit_code_3_and_registers_nothing(workspace: Path, target: str) -> None:

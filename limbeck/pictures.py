@@ -1,0 +1,127 @@
+"""Figures of what a pipeline measured, drawn from files alone; `report` shows them, `tracking` hangs them on runs."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MARKERS = {"teacher": "D", "student": "o", "model.fp32": "s", "model.int8": "^"}
+MOST_LABELLED = 20
+"""Classes up to this many are named on the axes of a confusion matrix."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One measured file: quality in %, with its 95 % interval, over its size and its latency.
+
+    Attributes:
+        series: points of one target share a colour; the teacher, who belongs to all, is black and has none.
+        variant: chooses the marker.
+
+    """
+
+    label: str
+    series: str
+    variant: str
+    quality: float
+    low: float
+    high: float
+    kilobytes: float
+    milliseconds: float
+    ships: bool
+
+
+def png(figure: "Figure") -> bytes:
+    """A figure as a PNG without a date in it."""
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=110, bbox_inches="tight", metadata={"Software": None})
+    return stream.getvalue()
+
+
+def _figure(width: float, height: float) -> "Figure":
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height))
+
+
+def pareto(points: Sequence[Point]) -> "Figure":
+    """Quality against size and against latency, side by side, logarithmic."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    figure = _figure(11, 4)
+    panels = figure.subplots(1, 2, sharey=True)
+    series = list(dict.fromkeys(point.series for point in points if point.series))
+    for axes, unit in zip(panels, ("kB", "p50, ms"), strict=True):
+        for point in points:
+            axes.errorbar(
+                point.kilobytes if unit == "kB" else point.milliseconds,
+                point.quality,
+                yerr=[[point.quality - point.low], [point.high - point.quality]],
+                fmt=MARKERS[point.variant],
+                color=f"C{series.index(point.series)}" if point.series else "black",
+                markersize=13 if point.ships else 7,
+                markeredgecolor="black" if point.ships else "none",
+                capsize=3,
+                elinewidth=1,
+                label=f"{point.label} (ships)" if point.ships else point.label,
+            )
+        axes.set(xscale="log", xlabel=unit)
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.grid(alpha=0.3, which="both")
+    panels[0].set_ylabel("quality on test, %")
+    panels[1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1.02, 0.5))
+    return figure
+
+
+def training(curves: Mapping[str, Path]) -> "Figure":
+    """Quality on validation per epoch, a line for each file of curves (`epoch,validation,...`) and each arm in it."""
+    figure = _figure(11, 4)
+    axes = figure.subplots()
+    for name, path in curves.items():
+        arms: dict[str, list[tuple[float, float]]] = {}
+        with path.open(encoding="utf-8", newline="") as stream:
+            for line in csv.DictReader(stream):
+                if line.get("validation"):
+                    point = (float(line["epoch"]) + 1, 100 * float(line["validation"]))
+                    arms.setdefault(line.get("arm") or "", []).append(point)
+        for arm, points in arms.items():
+            epochs, qualities = zip(*points, strict=True)
+            label = " ".join(filter(None, (name, arm)))
+            axes.plot(epochs, qualities, marker="." if len(points) == 1 else None, label=label)
+    axes.set(xlabel="epoch", ylabel="quality on validation, %")
+    axes.grid(alpha=0.3)
+    if axes.lines:
+        axes.legend(fontsize=7, ncols=2)
+    return figure
+
+
+def confusion(path: Path, column: str) -> "Figure":
+    """How often each class was taken for each: the columns `actual` and another one of a CSV of class names."""
+    with path.open(encoding="utf-8", newline="") as stream:
+        pairs = [(line["actual"], line[column]) for line in csv.DictReader(stream)]
+    classes = sorted({name for pair in pairs for name in pair})
+    place = {name: index for index, name in enumerate(classes)}
+    counts = np.zeros((len(classes), len(classes)), int)
+    for actual, said in pairs:
+        counts[place[actual], place[said]] += 1
+    figure = _figure(5.5, 5)
+    axes = figure.subplots()
+    axes.imshow(np.log1p(counts), cmap="Blues")
+    if len(classes) <= MOST_LABELLED:
+        for row, at in zip(*np.nonzero(counts), strict=True):
+            count = counts[row, at]
+            color = "white" if count > counts.max() / 8 else "black"
+            axes.text(at, row, str(count), ha="center", va="center", fontsize=8, color=color)
+        axes.set_xticks(range(len(classes)), classes)
+        axes.set_yticks(range(len(classes)), classes)
+    axes.set(xlabel="predicted", ylabel="actual")
+    return figure

@@ -1,0 +1,33 @@
+from pathlib import Path
+
+import pytest
+
+from limbeck.errors import TrackingError
+from limbeck.tracking import server
+from tests.tracking.conftest import replayer
+
+
+def test_a_file_needs_no_probe_and_an_away_server_is_away(closed_server: str, silent_server: str) -> None:
+    assert server.probe("sqlite:///mlflow.db")
+    assert not server.probe(closed_server)
+    assert not server.probe(silent_server)
+
+
+def test_a_malformed_address_is_named(workspace: Path) -> None:
+    with pytest.raises(TrackingError, match=r"'htp:/nowhere' is no tracking URI; expected e.g. sqlite"):
+        server.probe("htp:/nowhere")
+    with pytest.raises(TrackingError, match="set tracking.uri in params.yaml, or MLFLOW_TRACKING_URI"):
+        server.tracking_uri("htp:/nowhere")
+    with pytest.raises(TrackingError, match="is no tracking URI"):
+        replayer("htp:/nowhere")
+
+
+def test_the_environment_wins_and_a_relative_database_lies_in_the_project(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    below = server.ROOT / "work" / "cifar10"
+    assert server.tracking_uri("sqlite:///mlflow.db", below) == f"sqlite:///{server.ROOT}/mlflow.db"
+    assert server.tracking_uri("sqlite:///mlflow.db", workspace) == f"sqlite:///{workspace.resolve()}/mlflow.db"
+    assert server.tracking_uri("sqlite:////srv/mlflow.db") == "sqlite:////srv/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
+    assert server.tracking_uri("sqlite:///mlflow.db") == "http://127.0.0.1:5000"
