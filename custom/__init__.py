@@ -1,1 +1,4 @@
-"""Your own components. `{use: "custom.my_file:my_name"}` in params.yaml; every stage depends on this folder."""
+"""Your own components, a folder for each kind: `{use: "custom.losses.my_file:my_name"}` in params.yaml.
+
+A stage depends on the folders whose kinds it takes: a new loss runs distill and what follows, not the teacher.
+"""

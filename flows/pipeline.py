@@ -54,7 +54,7 @@ class PipelineFailed(LimbeckError):
             lines.append(f"Not started for that: {', '.join(not_started)}.")
         super().__init__("\n".join(lines))
         self.failures, self.not_started = dict(failures), not_started
-        self.exit_code = max(failure.exit_code for failure in failures.values())
+        self.exit_code = max((failure.exit_code for failure in failures.values()), default=1)
 
 
 @flow(name="compress", persist_result=False)
@@ -153,11 +153,11 @@ class _Run:
         log = get_run_logger()
         context = TaskRunContext.get()
         attempt = context.task_run.run_count if context else 1
-        if self.steps[stage.name].verdict == "fresh" and self._is_registered(stage):
-            self.board.end(stage.name, "reused")
-            log.info("reused: nothing it depends on changed")
-            return "reused"
         try:
+            if self.steps[stage.name].verdict == "fresh" and self._is_registered(stage):
+                self.board.end(stage.name, "reused")
+                log.info("reused: nothing it depends on changed")
+                return "reused"
             with self.machine.use(alone=stage.exclusive):
                 self.board.begin(stage.name, f"attempt {attempt}" if attempt > 1 else "")
                 outcome = self.runner.run(stage, log.info, attempt=attempt)
@@ -167,7 +167,8 @@ class _Run:
         except Stopped:
             self.board.end(stage.name, "interrupted")
             raise
-        except StageFailed as failure:
+        except Exception as error:  # a full disk below our own log, too, fails the stage and not silently the flow
+            failure = error if isinstance(error, StageFailed) else StageFailed(stage.name, repr(error), 1)
             self.failures[stage.name] = failure
             self.board.end(stage.name, "failed", failure.cause)
             raise
@@ -193,10 +194,10 @@ class _Run:
 
     @contextmanager
     def _replaying(self) -> Iterator[None]:
-        """Carry what stages record into MLflow while they run, beside the flow: importing it takes seconds."""
-        if all(step.verdict == "fresh" for step in self.steps.values()):
-            yield
-            return
+        """Carry what stages record into MLflow while they run, beside the flow: importing it takes seconds.
+
+        With nothing to carry nothing is imported.
+        """
         ended = threading.Event()
 
         def replay() -> None:
@@ -250,8 +251,8 @@ class _Run:
         summary = f"{ran} ran, {reused} reused, {len(self.failures)} failed"
         self.console.print(f"\n{summary}", highlight=False)
         self._report()
-        if self.failures:
-            left = [row.name for row in self.board.rows.values() if row.state == "not started"]
+        left = [row.name for row in self.board.rows.values() if row.state not in ("ran", "reused", "failed")]
+        if self.failures or left:
             failed = PipelineFailed(self.failures, left)
             return Failed(message=str(failed), data=failed)
         return Completed(message=summary, data=summary)
@@ -270,11 +271,14 @@ class _Run:
             return
         self.console.print(rendered.console)
         reports = [path for path in (self.folder / "reports").iterdir() if path.is_file()]
-        attach(reports, uri=self.uri, experiment=self.params.tracking.experiment, group=self.group)
-        create_markdown_artifact(rendered.markdown, key="report", description="the run's report")
-        create_table_artifact(
-            _verdicts(self.folder), key="verdicts", description="contract clauses by target and variant"
-        )
+        try:
+            attach(reports, uri=self.uri, experiment=self.params.tracking.experiment, group=self.group)
+            create_markdown_artifact(rendered.markdown, key="report", description="the run's report")
+            create_table_artifact(
+                _verdicts(self.folder), key="verdicts", description="contract clauses by target and variant"
+            )
+        except Exception:  # nor on whether it could be hung up somewhere
+            get_run_logger().exception("the report was not published")
 
 
 def _event_of(future: PrefectFuture[str]) -> threading.Event:

@@ -48,7 +48,7 @@ class Outcome:
 
 
 def read_status(workspace: Path, stage: str) -> dict[str, Any] | None:
-    """What a stage last said of itself (see `limbeck.tracking`), or None."""
+    """What a stage last said of itself (see `limbeck.recording`), or None."""
     try:
         status = json.loads((workspace / STATUS / f"{stage}.json").read_text(encoding="utf-8"))
     except (FileNotFoundError, json.JSONDecodeError):

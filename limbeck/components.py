@@ -1,7 +1,8 @@
 """Components are data: `{use: NAME, keyword: value}` in params.yaml names a callable and its keywords.
 
 NAME is an entry of a table (each room keeps its own at the foot of its file) or an import path
-`package.module:callable`. Keywords are checked against the callable's own signature before any work.
+`package.module:callable`. Keywords are checked against the callable's own signature before any work: their
+names, and their values against the annotations, in which pydantic's `Field(ge=0, le=1)` states a range.
 """
 
 import difflib
@@ -11,13 +12,25 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, TypeAlias
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
 from limbeck.errors import ComponentError
 
 Table: TypeAlias = Mapping[str, Callable[..., Any]]
 
 NONE = "none"
+
+OWN = {
+    "data source": "custom.sources",
+    "model": "custom.models",
+    "augmentation": "custom.augmentations",
+    "loss": "custom.losses",
+    "optimizer": "custom.optimizers",
+    "importance": "custom.importances",
+    "device": "custom.devices",
+    "metric": "custom.metrics",
+}
+"""Where a user's own components live, by kind: each stage depends on the folders whose kinds it takes."""
 
 
 class Component(BaseModel):
@@ -31,11 +44,6 @@ class Component(BaseModel):
     def keywords(self) -> dict[str, Any]:
         """The keywords beside `use`."""
         return dict(self.model_extra or {})
-
-    @property
-    def is_none(self) -> bool:
-        """Whether the technique was chosen away by `{use: none}`."""
-        return self.use == NONE
 
 
 def nearest(word: str, words: list[str]) -> str:
@@ -56,12 +64,13 @@ def resolve(component: Component, table: Table, kind: str) -> Callable[..., Any]
         return table[name]
     if ":" not in name:
         raise ComponentError(
-            f"no {kind} {name!r}; {nearest(name, list(table))} An own one is 'custom.my_file:my_name'."
+            f"no {kind} {name!r}; {nearest(name, list(table))} "
+            f"An own one is '{OWN.get(kind, 'package')}.my_file:my_name'."
         )
     module_name, _, attribute = name.partition(":")
     try:
         module = importlib.import_module(module_name)
-    except ImportError as error:
+    except (ImportError, SyntaxError) as error:
         raise ComponentError(
             f"{kind} {name!r}: cannot import {module_name!r} ({error}). Expected 'package.module:callable'."
         ) from error
@@ -78,13 +87,14 @@ def check(component: Component, table: Table, kind: str) -> Callable[..., Any]:
     """Resolve a component and hold its keywords against the callable's keyword-only arguments.
 
     Raises:
-        ComponentError: a keyword is unknown, or one without a default is missing.
+        ComponentError: a keyword is unknown, one without a default is missing, or a value is none that its
+            annotation allows.
 
     """
     function = resolve(component, table, kind)
     arguments = {
         name: argument
-        for name, argument in inspect.signature(function).parameters.items()
+        for name, argument in _signature(function).parameters.items()
         if argument.kind is inspect.Parameter.KEYWORD_ONLY
     }
     for keyword in component.keywords:
@@ -98,7 +108,38 @@ def check(component: Component, table: Table, kind: str) -> Callable[..., Any]:
     ]
     if missing:
         raise ComponentError(f"{kind} {component.use!r} needs {', '.join(missing)}; add it beside `use`.")
+    for keyword, value in component.keywords.items():
+        try:
+            _adapter(arguments[keyword].annotation).validate_python(value)
+        except ValidationError as error:
+            said = error.errors()[0]["msg"].removeprefix("Value error, ")
+            raise ComponentError(f"{kind} {component.use!r}: {keyword} is {value!r}; {said}.") from None
     return function
+
+
+def _signature(function: Callable[..., Any]) -> inspect.Signature:
+    try:
+        return inspect.signature(function, eval_str=True)
+    except NameError:  # names that are imported for type checkers only
+        return inspect.signature(function)
+
+
+def _adapter(annotation: Any) -> TypeAdapter[Any]:
+    unknown = annotation is inspect.Parameter.empty or isinstance(annotation, str)
+    try:
+        return TypeAdapter(Any if unknown else annotation)
+    except PydanticSchemaGenerationError:  # a type of another library: only the callable itself can judge
+        return TypeAdapter(Any)
+
+
+def unwatched(component: Component, kind: str) -> str | None:
+    """Why DVC would not notice a change of this component's code; None when it would."""
+    module = component.use.partition(":")[0]
+    own = OWN.get(kind)
+    if ":" not in component.use or module.startswith("limbeck.") or (own and module.startswith(f"{own}.")):
+        return None
+    place = f"; in {own.replace('.', '/')}/ it does" if own else ""
+    return f"{kind} {component.use!r}: DVC does not watch that code, so a change of it runs nothing again{place}."
 
 
 def bind(component: Component, table: Table, kind: str) -> Callable[..., Any]:

@@ -73,8 +73,11 @@ def from_os_error(error: OSError) -> LimbeckError | None:
         errno.ENOSPC: "the disk is full; free some space",
         errno.EDQUOT: "the disk quota is used up; free some space",
         errno.EROFS: "the file system is read-only; work in a folder that can be written",
-        errno.EACCES: "permission is missing; make the folder writable",
+        errno.EACCES: "permission is missing; make it readable and its folder writable",
     }
     if error.errno not in advice:
         return None
-    return StorageError(f"cannot write {error.filename or 'a file'}: {advice[error.errno]}, then repeat the command.")
+    refused = "open" if error.errno == errno.EACCES else "write"
+    return StorageError(
+        f"cannot {refused} {error.filename or 'a file'}: {advice[error.errno]}, then repeat the command."
+    )

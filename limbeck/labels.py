@@ -23,6 +23,7 @@ from limbeck.errors import DataError
 from limbeck.params import LabelParams
 
 LOGITS = "logits.npy"
+LARGEST = float(np.finfo(np.float16).max)
 
 
 class LabelMeta(BaseModel):
@@ -81,7 +82,13 @@ def write(
         for view in range(params.num_views):
             for start in range(0, len(x), params.batch_size):
                 indices = torch.arange(start, min(start + params.batch_size, len(x)))
-                stored[view, indices.numpy()] = teacher(views.get(view, indices)).float().numpy()
+                logits = teacher(views.get(view, indices)).float().numpy()
+                if not np.abs(logits).max() <= LARGEST:
+                    raise DataError(
+                        f"the teacher's logits reach {np.abs(logits).max():.3g}; soft labels hold up to {LARGEST:,.0f}. "
+                        "A teacher that answers so is broken: look at its training, or its input normalization."
+                    )
+                stored[view, indices.numpy()] = logits
             progress(view + 1, params.num_views, f"view {view + 1}/{params.num_views}")
     stored.flush()
     del stored

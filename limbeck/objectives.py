@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import torch
+from pydantic import PositiveFloat
 from torch import Tensor, nn
 from torch.nn import functional
 
 from limbeck.components import bind
-from limbeck.params import DistillParams, Unused
+from limbeck.params import DistillParams, Quality, Unused
 
 
 @dataclass(frozen=True)
@@ -34,23 +35,17 @@ Loss: TypeAlias = Callable[[Tensor, Batch], Tensor]
 Objective: TypeAlias = Callable[[nn.Module, Batch], Tensor]
 
 
-def cross_entropy(logits_BK: Tensor, batch: Batch, *, label_smoothing: float = 0.0) -> Tensor:
+def cross_entropy(logits_BK: Tensor, batch: Batch, *, label_smoothing: Quality = 0.0) -> Tensor:
     """Cross-entropy with the labels; needs no teacher."""
     return functional.cross_entropy(logits_BK, batch.labels, label_smoothing=label_smoothing)
 
 
-def kd(logits_BK: Tensor, batch: Batch, *, alpha: float, temperature: float) -> Tensor:
+def kd(logits_BK: Tensor, batch: Batch, *, alpha: Quality, temperature: PositiveFloat) -> Tensor:
     """Knowledge distillation: alpha T^2 KL(p_teacher^T || p_student^T) + (1 - alpha) CE(labels, p_student).
 
     Both distributions are softened by T; the factor T^2 keeps the gradient's size (Hinton, Vinyals and Dean
     2015, Distilling the Knowledge in a Neural Network, section 2).
-
-    Raises:
-        ValueError: alpha outside 0..1, or a temperature that is not positive.
-
     """
-    if not 0 <= alpha <= 1 or temperature <= 0:
-        raise ValueError(f"kd takes alpha in 0..1 and a positive temperature, found {alpha} and {temperature}")
     assert batch.teacher_BK is not None, "distillation needs the teacher's logits"
     student = functional.log_softmax(logits_BK / temperature, dim=1)
     teacher = functional.log_softmax(batch.teacher_BK.float() / temperature, dim=1)

@@ -46,6 +46,8 @@ Out: TypeAlias = Annotated[Path, _Output()]
 
 Share: TypeAlias = Annotated[float, Field(gt=0, lt=1)]
 Quality: TypeAlias = Annotated[float, Field(ge=0, le=1)]
+Beta: TypeAlias = Annotated[float, Field(ge=0, lt=1)]
+"""How much of a running average each step keeps."""
 Name: TypeAlias = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,39}$")]
 
 
@@ -91,7 +93,7 @@ class TrainParams(Section):
     weight_decay: NonNegativeFloat
     warmup_epochs: NonNegativeFloat
     clip_norm: PositiveFloat
-    ema_decay: Annotated[float, Field(ge=0, lt=1)]
+    ema_decay: Beta
     precision: Literal["auto", "fp32", "bf16"]
     device: Literal["auto", "cpu", "cuda"]
     threads: PositiveInt
@@ -283,7 +285,7 @@ def check_tracking_uri(uri: str) -> str:
     """
     from urllib.parse import urlsplit
 
-    schemes = ("sqlite", "postgresql", "mysql", "mssql", "http", "https", "file", "databricks")
+    schemes = ("sqlite", "postgresql", "mysql", "mssql", "http", "https")
     try:
         parts = urlsplit(uri)
         scheme = parts.scheme.split("+")[0]
@@ -292,7 +294,8 @@ def check_tracking_uri(uri: str) -> str:
     except ValueError:
         sound = False
     if not sound:
-        raise ValueError(f"{uri!r} is no tracking URI; expected e.g. sqlite:///mlflow.db or http://127.0.0.1:5000")
+        named = uri if "@" not in uri else f"...@{uri.rpartition('@')[2]}"  # no password in a message
+        raise ValueError(f"{named!r} is no tracking URI; expected e.g. sqlite:///mlflow.db or http://127.0.0.1:5000")
     return uri
 
 

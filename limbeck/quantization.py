@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from limbeck import checkpoint, models
 from limbeck.checkpoint import Quantization, Spec
 from limbeck.components import Component, bind
+from limbeck.errors import DataError
 from limbeck.models import Network, torch_dtype
 from limbeck.params import QuantizeParams
 from limbeck.quiet import quiet
@@ -80,7 +81,16 @@ def convert(prepared: nn.Module) -> nn.Module:
 
 
 def calibrate_(prepared: nn.Module, x: NDArray[np.generic], batch_size: int) -> None:
-    """Show samples [N, ...] to the observers, in place, a batch at a time: memory stays that of one batch."""
+    """Show samples [N, ...] to the observers, in place, a batch at a time: memory stays that of one batch.
+
+    Raises:
+        DataError: fewer than two samples, which is what the graph takes at least.
+
+    """
+    if len(x) < 2:
+        raise DataError(
+            f"the calibration split has {len(x)} sample(s), expected 2 and more; raise data.split.calibration."
+        )
     prepared.eval()
     with torch.no_grad():
         for start in range(0, max(1, len(x) - 1), batch_size):

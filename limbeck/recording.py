@@ -101,10 +101,11 @@ class Report:
             "started": self.started.isoformat(),
             "params": flatten(sections),
         }
-        meta = Path("data/meta.json")
-        if meta.exists() and self.stage != "prepare":
-            described = json.loads(meta.read_text(encoding="utf-8"))
-            event["dataset"] = {"digest": described["digest"], "name": described["name"]}
+        if self.stage != "prepare":
+            # What is missing or damaged is for the stage itself to say.
+            with suppress(OSError, ValueError, KeyError, TypeError):
+                described = json.loads(Path("data/meta.json").read_text(encoding="utf-8"))
+                event["dataset"] = {"digest": described["digest"], "name": described["name"]}
         self._event(event)
 
     def progress(self, done: int, total: int, note: str = "") -> None:

@@ -20,9 +20,11 @@ from rich.text import Text
 from limbeck import pictures
 from limbeck.atomic import replace
 from limbeck.data.splits import read
-from limbeck.errors import LimbeckError, TrackingError
+from limbeck.edge import EdgeError
+from limbeck.edge import manifest as manifest_file
+from limbeck.errors import ContractBroken, LimbeckError
 from limbeck.params import load
-from limbeck.selection import CANDIDATES, Clause, clauses_of
+from limbeck.selection import CANDIDATES, Clause, clauses_of, judge
 
 VARIANTS = {"teacher": "teacher", "student": "student", "model.fp32": "pruned", "model.int8": "quantized"}
 COLUMNS = (
@@ -51,10 +53,9 @@ MARKS = {
 NUM_DRAWN = 3
 
 NEXT = (
-    "Next:",
-    "  dvc exp run -S targets.phone.prune.ratio=0.5    change a ratio; only what follows runs again",
-    "  make ui                                         runs and versions in the browser",
-    "  make run RECIPE=NAME                            another task, see recipes/",
+    "dvc exp run -S targets.phone.prune.ratio=0.5    change a ratio; only what follows runs again",
+    "make ui                                         runs and versions in the browser",
+    "make run RECIPE=quick                           another task in a workspace of its own, see recipes/",
 )
 
 
@@ -69,7 +70,14 @@ class Row:
 
 @dataclass
 class Target:
-    """What the files say of one target."""
+    """What the files say of one target.
+
+    Attributes:
+        ships: the variant that was registered, of these very files; None when none was.
+        refusal: why none can be.
+        notes: why the other variant does not ship, and what is not proven.
+
+    """
 
     name: str
     quality: dict[str, Any]
@@ -77,13 +85,15 @@ class Target:
     manifest: dict[str, Any]
     distill: dict[str, Any]
     clauses: dict[str, list[Clause]]
-    decision: dict[str, Any] = field(default_factory=dict)
+    ships: str | None = None
+    refusal: str = ""
+    notes: list[str] = field(default_factory=list)
 
     @property
     def shown(self) -> str:
         """The variant to speak of: what ships, else the smallest one."""
-        if chosen := self.decision.get("variant"):
-            return str(chosen)
+        if self.ships:
+            return self.ships
         return next(variant for variant in ("model.int8", "model.fp32") if variant in self.quality["variants"])
 
 
@@ -114,8 +124,17 @@ def gather(root: Path) -> list[Target]:
         if not (quality and latency and manifest):
             continue
         clauses = {v: clauses_of(v, quality, latency, params.contract) for v in CANDIDATES if v in quality["variants"]}
-        decision = _read(root / "registry" / f"{name}.json")
-        targets.append(Target(name, quality, latency, manifest, _read(metrics / "distill.json"), clauses, decision))
+        target = Target(name, quality, latency, manifest, _read(metrics / "distill.json"), clauses)
+        identity = manifest_file.identity(root / "export" / name)
+        try:
+            decision = judge(manifest, quality, latency, params.contract, identity=identity)
+            target.clauses, target.notes = decision.clauses, decision.notes
+            registered = _read(root / "registry" / f"{name}.json")
+            if (registered.get("identity"), registered.get("variant")) == (identity, decision.variant):
+                target.ships = decision.variant
+        except ContractBroken as refusal:
+            target.refusal = str(refusal)
+        targets.append(target)
     return targets
 
 
@@ -143,14 +162,17 @@ def sentence(target: Target) -> str:
     told = f"`{target.name}`: {smaller:.0f}x smaller and {faster:.1f}x faster than the teacher, {change}"
     gain = target.distill.get("gain")
     if gain:
+        what = "from distillation" if gain["value"] >= 0 else "by distillation, which did harm"
         interval = f"[{_points(gain['low'])}, {_points(gain['high'])}]"
         told += (
-            f", {100 * gain['value']:+.1f} from distillation {interval} (one seed)"
+            f", {100 * gain['value']:+.1f} {what} {interval} (one seed)"
             if gain["beyond_noise"]
             else f"; distillation gained nothing beyond the noise ({100 * gain['value']:+.1f} {interval}, one seed)"
         )
-    if not target.decision:
-        return told + ". Not registered."
+    if target.refusal:
+        return told + ". It breaks its contract: nothing is registered."
+    if not target.ships:
+        return told + ". Not registered yet."
     return told + f". The {VARIANTS[variant]} model ships."
 
 
@@ -164,7 +186,7 @@ def _verdict(target: Target, variant: str) -> str:
         return "broken: " + "; ".join(broken)
     unproven = [MARKS[c.clause] for c in clauses if not c.proven]
     kept = "kept" + (f", not proven: {', '.join(unproven)}" if unproven else " and proven")
-    return f"{kept}; ships" if variant == target.decision.get("variant") else kept
+    return f"{kept}; ships" if variant == target.ships else kept
 
 
 def _shown(targets: list[Target]) -> Iterator[tuple[Target, str]]:
@@ -208,7 +230,7 @@ def rows(targets: list[Target]) -> Iterator[Row]:
                 f"{teacher_bytes / speed['bytes']:.0f}x",
                 f"{ratio['value']:.1f}x" if ratio else "1x",
             ),
-            ships=variant == target.decision.get("variant"),
+            ships=variant == target.ships,
         )
 
 
@@ -240,7 +262,7 @@ def _points_of(targets: list[Target]) -> Iterator[pictures.Point]:
             high=100 * quality["high"],
             kilobytes=speed["bytes"] / 1000,
             milliseconds=speed["p50_ms"]["value"],
-            ships=variant == target.decision.get("variant"),
+            ships=variant == target.ships,
         )
 
 
@@ -294,9 +316,15 @@ def registry_lines(root: Path, targets: list[Target]) -> tuple[list[str], str]:
                 for own, teacher, truth in zip(*answers, y[picked], strict=True)
             ]
             samples = f"{model} version {version}\n\n{drawn(np.array(x[picked]), captions)}"
-    except TrackingError as error:
+    except (LimbeckError, EdgeError) as error:
         lines.append(str(error))
     return lines, samples
+
+
+def _measured_at(target: Target) -> str:
+    threads = target.latency.get("threads", 1)
+    where = target.latency["machine"].get("cpu", "an unnamed processor")
+    return f"at batch {target.latency['batch_size']}, {threads} thread{'s' if threads > 1 else ''}, on {where}"
 
 
 def render(root: Path, out: Path) -> Rendered:
@@ -316,13 +344,14 @@ def render(root: Path, out: Path) -> Rendered:
         raise LimbeckError(f"{root}/metrics holds no benchmarked target yet; run `dvc repro` or `make run` first.")
     table_rows = list(rows(targets))
     sentences = [sentence(target) for target in targets]
-    notes = [note for target in targets for note in target.decision.get("notes", [])]
+    notes = [note for target in targets for note in (target.notes or target.refusal.splitlines())]
     lines_of_registry, samples = registry_lines(root, targets)
-    notes += lines_of_registry
+    notes = [note.strip() for note in notes + lines_of_registry]
     name = targets[0].manifest["name"]
     title = f"Limbeck: {name}"
-    machine = targets[0].latency["machine"]
-    footer = f"Quality on {targets[0].quality['test_count']} test samples; latency at batch {targets[0].latency['batch_size']} on {machine.get('cpu', machine)}."
+    footer = f"Quality on {targets[0].quality['test_count']} test samples, computed here."
+    for places in {_measured_at(target): None for target in targets}:
+        footer += f" Latency {places}."
     if name == "digits":
         footer += " digits is the smoke test: 8x8 pixels, minutes of training. Figures that matter come from the recipes and benchmarks/results."
     shown = list(drawings(root, targets))
@@ -334,7 +363,8 @@ def render(root: Path, out: Path) -> Rendered:
     parts = [f"# {title}", *sentences, f"{header}\n{body}", "\n".join(f"- {note}" for note in notes)]
     if samples:
         parts.append(f"```\n{samples}\n```")
-    markdown = "\n\n".join(part for part in [*parts, footer] if part) + "\n"
+    steps = "Next:\n\n" + "\n".join(f"    {line}" for line in NEXT)
+    markdown = "\n\n".join(part for part in [*parts, footer, steps] if part) + "\n"
     page = Environment(loader=PackageLoader("limbeck", ""), autoescape=True).get_template("report.html.jinja")
     html = page.render(
         title=title,
@@ -345,6 +375,7 @@ def render(root: Path, out: Path) -> Rendered:
         pictures=[(heading, base64.b64encode(picture).decode()) for heading, picture in shown],
         samples=samples,
         footer=footer,
+        steps="\n".join(NEXT),
     )
     for path, text in ((out / "report.md", markdown), (out / "report.html", html)):
         with replace(path) as partial:
@@ -375,5 +406,5 @@ def render(root: Path, out: Path) -> Rendered:
             Text("The champion, pulled back from the registry, on three test samples:", style="bold"),
             Text(samples),
         ]
-    lines += [Text(), Text(footer, style="dim"), Text(), *(Text(line) for line in NEXT)]
+    lines += [Text(), Text(footer, style="dim"), Text(), Text("Next:"), *(Text(f"  {line}") for line in NEXT)]
     return Rendered(markdown, out / "report.html", Group(*lines))

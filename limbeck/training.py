@@ -7,6 +7,7 @@ rate is a function of the step, and everything else that moves is in the state f
 """
 
 import copy
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -26,7 +27,7 @@ from limbeck.data.splits import read
 from limbeck.errors import TrainingDiverged
 from limbeck.evaluation import Scores, predict
 from limbeck.objectives import Batch, Objective
-from limbeck.params import TrainParams
+from limbeck.params import Beta, TrainParams
 
 CHECKPOINT_EVERY_S = 10.0
 
@@ -90,15 +91,13 @@ class Fitted:
     history: list[dict[str, float]] = field(default_factory=list)
 
 
-def sgd(
-    parameters: Iterator[nn.Parameter], lr: float, weight_decay: float, *, momentum: float
-) -> torch.optim.Optimizer:
+def sgd(parameters: Iterator[nn.Parameter], lr: float, weight_decay: float, *, momentum: Beta) -> torch.optim.Optimizer:
     """Stochastic gradient descent with Nesterov's momentum."""
     return torch.optim.SGD(parameters, lr=lr, weight_decay=weight_decay, momentum=momentum, nesterov=momentum > 0)
 
 
 def adamw(
-    parameters: Iterator[nn.Parameter], lr: float, weight_decay: float, *, beta1: float = 0.9, beta2: float = 0.999
+    parameters: Iterator[nn.Parameter], lr: float, weight_decay: float, *, beta1: Beta = 0.9, beta2: Beta = 0.999
 ) -> torch.optim.Optimizer:
     """AdamW (Loshchilov and Hutter 2019)."""
     return torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay, betas=(beta1, beta2))
@@ -152,6 +151,19 @@ class Averaged:
             own[name].copy_(new[name])
 
 
+def _state_in(file: Path, device: torch.device) -> dict[str, Any] | None:
+    """What a killed run left; a file that cannot be read is put away and the training begins anew."""
+    if not file.exists():
+        return None
+    try:
+        found: dict[str, Any] = torch.load(file, weights_only=True, map_location=device)
+    except Exception as error:  # torch raises half a dozen kinds for a damaged file
+        logging.getLogger(__name__).warning("%s is damaged (%s); this training starts from its beginning", file, error)
+        file.unlink()
+        return None
+    return found
+
+
 def fit(
     model: nn.Module,
     objective: Objective,
@@ -200,8 +212,7 @@ def fit(
     step, loss_sum = 0, 0.0
 
     state_file = report.scratch / f"{arm}.pt"
-    if state_file.exists():
-        state = torch.load(state_file, weights_only=True, map_location=device)
+    if (state := _state_in(state_file, device)) is not None:
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         if averaged:

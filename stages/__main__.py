@@ -21,17 +21,17 @@ import random
 import shutil
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
 from limbeck import params as params_file
-from limbeck.atomic import fsync_tree, is_full, replace, write_json
-from limbeck.components import check
+from limbeck.atomic import fsync_tree, is_full, write_json
+from limbeck.components import Component, Table, check, unwatched
 from limbeck.edge import EdgeError
 from limbeck.errors import LimbeckError, ParamsError, from_os_error
-from limbeck.params import At, Out, Params, TargetParams
+from limbeck.params import At, Out, Params, TargetParams, Unused
 from limbeck.recording import Report
 from limbeck.watch import end_with_parent
 
@@ -70,13 +70,8 @@ class Signature:
         return cls(tuple(inputs), tuple(outputs), sections, of_target)
 
 
-def check_components(params: Params) -> None:
-    """Hold every component of the file, of all stages, against the tables and signatures.
-
-    Raises:
-        ComponentError: naming the component, the keyword and the nearest one that exists.
-
-    """
+def components_of(params: Params) -> Iterator[tuple[Component, Table, str]]:
+    """Every component of the file, of all stages, with its table and kind."""
     from limbeck.data.augment import AUGMENTS
     from limbeck.data.sources import SOURCES
     from limbeck.devices import DEVICES
@@ -87,42 +82,56 @@ def check_components(params: Params) -> None:
     from limbeck.quantization import SCHEMES
     from limbeck.training import OPTIMIZERS
 
-    def named(use: str) -> params_file.Component:
-        return params_file.Component(use=use)
-
-    check(named(params.metric), METRICS, "metric")
-    check(params.data.source, SOURCES, "data source")
+    yield Component(use=params.metric), METRICS, "metric"
+    yield params.data.source, SOURCES, "data source"
     for section in (params.teacher, params.label):
-        check(section.augment, AUGMENTS, "augmentation")
-    check(params.teacher.model, MODELS, "model")
-    check(params.teacher.train.optimizer, OPTIMIZERS, "optimizer")
+        yield section.augment, AUGMENTS, "augmentation"
+    yield params.teacher.model, MODELS, "model"
+    yield params.teacher.train.optimizer, OPTIMIZERS, "optimizer"
     for target in params.targets.values():
-        check(target.device, DEVICES, "device")
-        check(target.student.model, MODELS, "model")
-        check(target.student.train.optimizer, OPTIMIZERS, "optimizer")
-        if not isinstance(target.distill, params_file.Unused):
-            check(target.distill, LOSSES, "loss")
-        if not isinstance(target.prune, params_file.Unused):
-            check(named(target.prune.use), IMPORTANCES, "importance")
-        if not isinstance(target.quantize, params_file.Unused):
-            check(named(target.quantize.use), SCHEMES, "quantization")
+        yield target.device, DEVICES, "device"
+        yield target.student.model, MODELS, "model"
+        yield target.student.train.optimizer, OPTIMIZERS, "optimizer"
+        if not isinstance(target.distill, Unused):
+            yield target.distill, LOSSES, "loss"
+        if not isinstance(target.prune, Unused):
+            yield Component(use=target.prune.use), IMPORTANCES, "importance"
+        if not isinstance(target.quantize, Unused):
+            yield Component(use=target.quantize.use), SCHEMES, "quantization"
 
 
-def check_once(params: Params) -> None:
+def check_components(params: Params, warn: Callable[[str], None]) -> None:
+    """Hold every component of the file against the tables and signatures; warn of code that DVC does not watch.
+
+    Raises:
+        ComponentError: naming the component, the keyword and what is expected.
+
+    """
+    for component, table, kind in components_of(params):
+        check(component, table, kind)
+        if why := unwatched(component, kind):
+            warn(why)
+
+
+def own_code() -> list[Path]:
+    """Every file of ours that can change what a stage does."""
+    return [path for room in ("limbeck", "stages", "custom") for path in sorted(ROOT.glob(f"{room}/**/*.py"))]
+
+
+def check_once(params: Params, warn: Callable[[str], None]) -> None:
     """Check the components unless the same values were already checked against the same code.
 
     Looking a component up imports its library (torch: over a second); nine stages ask the same question.
     """
-    sources = [Path("params.yaml"), *sorted(ROOT.glob("limbeck/**/*.py")), *sorted(ROOT.glob("custom/**/*.py"))]
     digest = hashlib.sha256()
-    for source in sources:
+    for source in [Path("params.yaml"), *own_code()]:
         digest.update(source.read_bytes())
-    mark = Path(".limbeck/checked")
-    if mark.exists() and mark.read_text() == digest.hexdigest():
+    mark = Path(".limbeck/checked") / digest.hexdigest()  # a file of its own: stages may check side by side
+    if mark.exists():
         return
-    check_components(params)
-    with replace(mark) as partial:
-        partial.write_text(digest.hexdigest())
+    check_components(params, warn)
+    mark.parent.mkdir(parents=True, exist_ok=True)
+    mark.touch()
 
 
 def parse(arguments: list[str]) -> tuple[str, Callable[..., Any], Signature, argparse.Namespace]:
@@ -167,7 +176,7 @@ def scratch_key(stage: str, flags: argparse.Namespace, signature: Signature, sec
         files = sorted(path.glob("*.json")) if path.is_dir() else [path]
         for file in files:
             digest.update(file.read_bytes())
-    for source in [*sorted(ROOT.glob("limbeck/**/*.py")), *sorted(ROOT.glob("custom/**/*.py"))]:
+    for source in own_code():
         digest.update(source.read_bytes())
     return digest.hexdigest()[:16]
 
@@ -211,7 +220,7 @@ def main(arguments: list[str]) -> int:
         params = params_file.load()
         if target is not None and target not in params.targets:
             raise ParamsError(f"params.yaml has no target {target!r}; it has {', '.join(params.targets)}.")
-        check_once(params)
+        check_once(params, report.warn)
         inputs = {flag: getattr(flags, flag) for flag in signature.inputs}
         for path in inputs.values():
             if not path.exists():

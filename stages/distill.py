@@ -12,7 +12,7 @@ from limbeck.data.splits import read, read_meta
 from limbeck.evaluation import paired_difference, predict, scorer
 from limbeck.labels import read_labels_meta, read_views
 from limbeck.objectives import cross_entropy, objective_of, on_logits
-from limbeck.params import At, DistillParams, MeasureParams, Out, StudentParams, Unused
+from limbeck.params import At, DistillParams, Out, StudentParams, Unused
 from limbeck.recording import Report
 from limbeck.training import TrainingData, fit
 
@@ -25,7 +25,8 @@ def run(
     control: Out,
     student: StudentParams,
     distill: Annotated[DistillParams | Unused, At("distill")],
-    measure: MeasureParams,
+    bootstrap: Annotated[int, At("measure.bootstrap")],
+    bootstrap_seed: Annotated[int, At("measure.seed")],
     metric: str,
     seed: int,
     report: Report,
@@ -69,13 +70,14 @@ def run(
         gain = paired_difference(
             score(predict(network, test_x), test_y),
             score(predict(twin, test_x), test_y),
-            measure.bootstrap,
-            measure.seed,
+            bootstrap,
+            bootstrap_seed,
         )
-        figures["gain"] = {**gain, "seeds": 1, "beyond_noise": gain["low"] > 0}
+        beyond = gain["low"] > 0 or gain["high"] < 0
+        figures["gain"] = {**gain, "seeds": 1, "beyond_noise": beyond}
         report.log(
             f"gain of distillation {100 * gain['value']:+.2f} points [{100 * gain['low']:.2f}, {100 * gain['high']:.2f}], one seed"
-            + ("" if gain["low"] > 0 else ": none beyond the noise")
+            + ("" if beyond else ": none beyond the noise")
         )
     else:
         control.mkdir()

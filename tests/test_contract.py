@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from limbeck.components import OWN
 from limbeck.params import dotted, load
 from stages.__main__ import STAGES, Signature
 from tests.conftest import ROOT
@@ -27,6 +28,20 @@ NOT_WATCHED = {
     "watch": "ends processes",
 }
 """Modules of limbeck that no stage lists, with the reason."""
+
+
+TAKES: dict[str, set[str]] = {
+    "prepare": {"sources"},
+    "teacher": {"augmentations", "metrics", "models", "optimizers"},
+    "label": {"augmentations", "metrics", "models"},
+    "distill": {"augmentations", "losses", "metrics", "models", "optimizers"},
+    "prune": {"augmentations", "importances", "losses", "metrics", "models", "optimizers"},
+    "quantize": {"augmentations", "losses", "metrics", "models", "optimizers"},
+    "export": {"models"},
+    "benchmark": {"devices", "metrics"},
+    "register": {"metrics"},
+}
+"""The kinds of components that a stage takes: folders of custom/."""
 
 
 def body(stage: str) -> dict[str, Any]:
@@ -92,7 +107,8 @@ def test_a_stages_deps_are_its_inputs_and_all_the_code_that_can_change_its_resul
     flags = dict(re.findall(r"--(\w+) (\S+)", declared["cmd"]))
     deps = set(declared["deps"])
     assert {flags[name] for name in signature.inputs} <= deps
-    assert {"custom", f"stages/{stage}.py"} <= deps
+    assert f"stages/{stage}.py" in deps
+    assert {dep.removeprefix("custom/") for dep in deps if dep.startswith("custom")} == TAKES[stage]
     code = {dep for dep in deps if dep.startswith("limbeck/")}
 
     def listed(place: str) -> bool:
@@ -127,6 +143,11 @@ def test_there_is_no_room_without_a_subject() -> None:
     names = {"utils", "common", "helpers", "base", "manager", "misc"}
     tree = [path for room in ("limbeck", "stages", "flows", "benchmarks") for path in (ROOT / room).rglob("*.py")]
     assert not {path.name for path in tree if path.stem in names}
+
+
+def test_every_kind_of_component_has_a_folder_for_the_users_own() -> None:
+    folders = {path.name for path in (ROOT / "custom").iterdir() if (path / "__init__.py").exists()}
+    assert folders == {module.removeprefix("custom.") for module in OWN.values()} == set().union(*TAKES.values())
 
 
 def test_a_benchmark_owns_the_machine() -> None:

@@ -5,7 +5,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from limbeck.objectives import Batch, cross_entropy, kd
+from limbeck.components import Component, bind
+from limbeck.errors import ComponentError
+from limbeck.objectives import LOSSES, Batch, cross_entropy, kd
 
 LABELS = torch.tensor([0, 2])
 STUDENT = torch.tensor([[1.0, 0.0, -1.0], [0.5, 0.5, 2.0]])
@@ -56,5 +58,5 @@ def test_the_soft_gradient_keeps_its_size_when_the_temperature_grows() -> None:
 
 @pytest.mark.parametrize(("alpha", "temperature"), [(1.5, 4.0), (-0.1, 4.0), (0.5, 0.0)])
 def test_settings_outside_their_range_are_refused(alpha: float, temperature: float) -> None:
-    with pytest.raises(ValueError, match="kd takes alpha in 0..1 and a positive temperature"):
-        kd(STUDENT, batch(), alpha=alpha, temperature=temperature)
+    with pytest.raises(ComponentError, match="loss 'kd': (alpha|temperature) is .*; Input should be"):
+        bind(Component(use="kd", alpha=alpha, temperature=temperature), LOSSES, "loss")

@@ -46,6 +46,8 @@ def test_the_data_set_is_named_once_it_is_prepared() -> None:
     Path("data").mkdir()
     Path("data/meta.json").write_text(json.dumps({"digest": "d" * 64, "name": "digits", "classes": []}))
     assert events(begun())[0]["dataset"] == {"digest": "d" * 64, "name": "digits"}
+    Path("data/meta.json").write_text("damaged")
+    assert "dataset" not in events(begun("label"))[0], "what is wrong with it is for the stage to say"
 
 
 def test_scratch_survives_a_failure_and_not_a_success() -> None:

@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from limbeck import report
+from limbeck.edge import manifest as manifest_file
 from limbeck.errors import LimbeckError
 from limbeck.params import load
 from tests.conftest import TINY
@@ -28,13 +29,18 @@ def estimate(value: float, spread: float = 0.0) -> dict[str, float]:
     return {"value": value, "low": value - spread, "high": value + spread}
 
 
-def measured(workspace: Path, *, slowdown: float = 0.5, gain: float = 0.02) -> dict[str, Any]:
+def measured(workspace: Path, *, slowdown: float = 0.5, gain: float = 0.02, drop: float = 0.006) -> dict[str, Any]:
     """What the stages leave behind for one target, its int8 `slowdown` times as slow as its fp32; the manifest."""
     manifest = write_export(workspace / "export" / TARGET, 0.0, 10, 8, 8)
-    manifest |= {"name": NAME, "num_params": dict.fromkeys(VARIANTS, 1234), "macs": dict.fromkeys(VARIANTS, 41554)}
+    manifest |= {
+        "name": NAME,
+        "target": TARGET,
+        "num_params": dict.fromkeys(VARIANTS, 1234),
+        "macs": dict.fromkeys(VARIANTS, 41554),
+    }
     (workspace / "export" / TARGET / "manifest.json").write_text(json.dumps(manifest))
     quality = {
-        variant: {split: {**estimate(0.95, 0.01), "drop": estimate(0.006, 0.004)} for split in ("validation", "test")}
+        variant: {split: {**estimate(0.95, 0.01), "drop": estimate(drop, 0.004)} for split in ("validation", "test")}
         for variant in VARIANTS
     }
     latency = {
@@ -86,7 +92,7 @@ def test_one_plain_sentence_tells_what_was_gained_and_lost(project: Path) -> Non
     (target,) = report.gather(project)
     assert report.sentence(target) == (
         f"`{TARGET}`: 4x smaller and 9.0x faster than the teacher, 0.6 points lost, "
-        "+2.0 from distillation [1.0, 3.0] (one seed). Not registered."
+        "+2.0 from distillation [1.0, 3.0] (one seed). Not registered yet."
     )
 
 
@@ -94,6 +100,12 @@ def test_a_gain_inside_the_noise_is_told_as_none(project: Path) -> None:
     measured(project, gain=0.005)
     (target,) = report.gather(project)
     assert "distillation gained nothing beyond the noise (+0.5 [-0.5, 1.5], one seed)" in report.sentence(target)
+
+
+def test_a_distillation_that_did_harm_is_told_as_such(project: Path) -> None:
+    measured(project, gain=-0.02)
+    (target,) = report.gather(project)
+    assert "-2.0 by distillation, which did harm [-3.0, -1.0] (one seed)" in report.sentence(target)
 
 
 def test_the_table_names_the_broken_clause_of_a_variant_that_lost(project: Path) -> None:
@@ -110,7 +122,7 @@ def test_the_report_is_the_same_in_markdown_html_and_on_the_terminal(project: Pa
     exported = project / "export" / TARGET
     model = f"{NAME}-{TARGET}"
     promote(uri, register(uri, exported, manifest, model=model), exported, manifest, score=lambda file: np.ones(4))
-    decision = {"variant": "model.int8", "notes": ["int8 ships"]}
+    decision = {"variant": "model.int8", "identity": manifest_file.identity(exported)}
     (project / "registry").mkdir()
     (project / "registry" / f"{TARGET}.json").write_text(json.dumps(decision))
     rendered = report.render(project, project / "reports")
@@ -121,12 +133,31 @@ def test_the_report_is_the_same_in_markdown_html_and_on_the_terminal(project: Pa
         assert f"{model} version 1: champion, candidate" in text
         assert re.search(r"champion \d +champion \d +champion \d\s+teacher  \d", text)
         assert "a processor" in text
+        assert "dvc exp run -S targets.phone.prune.ratio=0.5" in text
     assert (project / "reports/report.md").read_text() == rendered.markdown
     assert not re.search(r"(src|href)=.(?!data:)", html), "self-contained"
     headings = ["Size and latency against quality", "Training", f"Confusion of `{TARGET}`, quantized, on test"]
     assert re.findall(r"<h2>(.*?)</h2>", html)[:3] == headings
     assert len(list((project / "reports").glob("*.png"))) == 3
-    assert "dvc exp run -S targets.phone.prune.ratio=0.5" in terminal
+
+
+def test_a_decision_about_earlier_files_is_not_shown_as_todays(project: Path) -> None:
+    measured(project)
+    (project / "registry").mkdir()
+    (project / f"registry/{TARGET}.json").write_text(json.dumps({"variant": "model.int8", "identity": "another"}))
+    (target,) = report.gather(project)
+    assert target.ships is None
+    assert "Not registered yet." in report.sentence(target)
+
+
+def test_a_broken_contract_stands_in_the_report_with_its_clause_and_what_to_try(project: Path) -> None:
+    measured(project, drop=0.9)
+    (target,) = report.gather(project)
+    assert report.sentence(target).endswith("It breaks its contract: nothing is registered.")
+    told = report.render(project, project / "reports").markdown
+    assert re.search(
+        r"model.int8: max_drop on validation: allowed 0\.\d+, measured 0\.9 .*; distil or recover longer", told
+    )
 
 
 def test_a_registry_that_is_away_is_a_line_of_the_report(

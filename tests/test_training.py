@@ -73,6 +73,16 @@ def test_a_killed_training_resumes_and_ends_in_the_same_bytes(
         assert torch.equal(value, resumed.state_dict()[name]), name
 
 
+def test_a_damaged_state_is_put_away_and_the_training_begins_anew(
+    data: Path, small: Component, training: TrainingData, settings: TrainParams, report: Remembering,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    (report.scratch / "arm.pt").write_bytes(b"half of a state")
+    history = train(network(data, small), training, settings, report).history
+    assert "arm.pt is damaged" in caplog.text
+    assert [row["train"] for row in history] == pytest.approx(GOLDEN, rel=1e-3)
+
+
 def test_training_learns_and_keeps_the_weights_that_were_best_on_validation(
     data: Path, small: Component, training: TrainingData, settings: TrainParams, report: Remembering
 ) -> None:

@@ -7,10 +7,11 @@ and the student that trains on it therefore see equal bytes, and no pixels need 
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import numpy as np
 import torch
+from pydantic import Field, NonNegativeFloat, NonNegativeInt
 from torch import Tensor
 from torch.nn import functional
 
@@ -82,12 +83,14 @@ def none() -> Augment:
     return _Identity()
 
 
-def affine(*, degrees: float, scale: float, shift: float) -> Augment:
+def affine(
+    *, degrees: NonNegativeFloat, scale: Annotated[float, Field(ge=0, lt=1)], shift: NonNegativeFloat
+) -> Augment:
     """Rotation up to `degrees`, scale by 1 +- `scale`, shift by up to `shift` pixels, each uniform."""
     return _Affine(degrees, scale, shift)
 
 
-def crop_flip(*, pad: int, flip: bool) -> Augment:
+def crop_flip(*, pad: NonNegativeInt, flip: bool) -> Augment:
     """Zero padding by `pad` pixels, a random crop back to size, a left-right flip (He et al. 2015, section 4.2)."""
     return _CropFlip(pad, flip)
 

@@ -1,6 +1,11 @@
 """CIFAR-style residual networks (He et al. 2015, Deep Residual Learning, section 4.2), projection shortcuts."""
 
+from typing import Annotated, TypeAlias
+
+from pydantic import AfterValidator, PositiveInt
 from torch import Tensor, nn
+
+from limbeck.errors import ComponentError
 
 
 class Block(nn.Module):
@@ -45,15 +50,22 @@ class ResNet(nn.Module):
         return self.head(self.blocks(self.stem(images_BCHW)).mean((2, 3)))  # type: ignore[no-any-return]
 
 
-def resnet(shape: tuple[int, ...], num_classes: int, *, width: int, depth: int) -> nn.Module:
+def _six_n_plus_two(depth: int) -> int:
+    if depth < 8 or (depth - 2) % 6:
+        raise ValueError("expected 6n + 2: 8, 14, 20, ...")
+    return depth
+
+
+Depth: TypeAlias = Annotated[int, AfterValidator(_six_n_plus_two)]
+
+
+def resnet(shape: tuple[int, ...], num_classes: int, *, width: PositiveInt, depth: Depth) -> nn.Module:
     """ResNet of `depth` = 6n + 2 layers, n blocks in each of three stages.
 
     Raises:
-        ValueError: another depth, or a sample that is no image.
+        ComponentError: a sample that is no image.
 
     """
-    if depth < 8 or (depth - 2) % 6:
-        raise ValueError(f"resnet depth is {depth}, expected 6n + 2: 8, 14, 20, ...")
     if len(shape) != 3:
-        raise ValueError(f"resnet takes images, found samples of shape {shape}")
+        raise ComponentError(f"resnet takes images, found samples of shape {shape}; choose a model for features.")
     return ResNet(shape[0], num_classes, width, (depth - 2) // 6)

@@ -97,8 +97,8 @@ class Replayer:
         files = sorted(self.spool_dir.glob("*.jsonl"))
         if not files or not self._is_sole() or not answers(self.uri):
             return 0
-        client = open_client(self.uri)
         try:
+            client = open_client(self.uri)
             self._experiment_id = self._experiment_id or experiment_of(client, self.uri, self.experiment)
             return sum(self._try(client, file) for file in files)
         except failures() as error:
@@ -264,7 +264,9 @@ class Replayer:
                 continue
             parent = noted["run_id"]
             children = client.search_runs([self._experiment_id], f"tags.`mlflow.parentRunId` = '{parent}'")
-            failed = any(child.info.status in ("FAILED", "KILLED") for child in children)
+            # A stage that was killed and then ran well has not failed.
+            last = {child.data.tags.get("limbeck.stage"): child for child in sorted(children, key=_start_of)}
+            failed = any(child.info.status in ("FAILED", "KILLED") for child in last.values())
             ended = max((child.info.end_time or 0 for child in children), default=0) or None
             try:
                 client.set_terminated(parent, "FAILED" if failed else "FINISHED", ended)
@@ -290,6 +292,10 @@ def _drawn(path: Path) -> Iterator[tuple[str, Any]]:
             yield f"confusion {column}.png", pictures.confusion(path, column)
     elif "epoch" in columns:
         yield "training.png", pictures.training({"": path})
+
+
+def _start_of(run: Any) -> int:
+    return int(run.info.start_time)
 
 
 def _milliseconds(moment: str) -> int:

@@ -119,11 +119,17 @@ def mark_away(uri: str) -> None:
     _known[uri] = (False, time.monotonic() + REMEMBER_S)
 
 
+def shown(uri: str) -> str:
+    """An address without its user and password: what may stand in a message."""
+    parts = urlsplit(uri)
+    return uri if parts.password is None else parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
 def require(uri: str, next_step: str = "Repeat the command when it does") -> None:
     """Raise a TrackingError that names `next_step` unless the server answers."""
     if not answers(uri):
         raise TrackingError(
-            f"the tracking server at {uri} does not answer. {next_step}, or set MLFLOW_TRACKING_URI to another one."
+            f"the tracking server at {shown(uri)} does not answer. {next_step}, or set MLFLOW_TRACKING_URI to another one."
         )
 
 
@@ -149,23 +155,21 @@ def failures() -> tuple[type[Exception], ...]:
     from requests.exceptions import RequestException
     from sqlalchemy.exc import SQLAlchemyError
 
-    return (
-        MlflowException,
-        RequestException,
-        SQLAlchemyError,
-        json.JSONDecodeError,
-    )  # no JSON: not MLflow that answers
+    # ImportError: a database's driver is missing. JSONDecodeError: it is not MLflow that answers.
+    return (MlflowException, RequestException, SQLAlchemyError, ImportError, json.JSONDecodeError)
 
 
 @contextmanager
 def asking(uri: str) -> Iterator[Any]:
     """A client; whatever it fails with is a `TrackingError`."""
-    client = open_client(uri)
     try:
-        yield client
+        yield open_client(uri)
     except failures() as error:
         forget(uri)
-        raise TrackingError(f"the tracking server at {uri} failed: {error}. The same command goes on later.") from error
+        said = str(error).replace(uri, shown(uri))
+        raise TrackingError(
+            f"the tracking server at {shown(uri)} failed: {said}. The same command goes on later."
+        ) from error
 
 
 def is_missing(error: Exception) -> bool:

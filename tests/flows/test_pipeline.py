@@ -57,6 +57,16 @@ def test_only_the_targets_asked_for_run(project: Project) -> None:
     assert not any("phone" in line for line in spans(folder))
 
 
+def test_what_goes_wrong_around_a_stage_fails_it_too(project: Project) -> None:
+    folder = project(TWO)
+    (folder / ".limbeck").mkdir(exist_ok=True)
+    (folder / ".limbeck/logs").write_text("no folder")
+    ended = run(folder)
+    assert ended.is_failed()
+    assert "a failed: " in ended.message
+    assert "Not started for that: b@phone, b@sensor, c@phone, c@sensor." in ended.message
+
+
 def test_a_failing_target_stops_its_own_line_while_the_other_goes_on(project: Project) -> None:
     folder = project({**TWO, "b@phone": {"how": "fail3", "after": ["a"], "retries": 1}})
     state = run(folder)

@@ -81,7 +81,7 @@ def test_metrics_plots_params_and_graph_can_be_shown(mine: Clone) -> None:
     assert {"metrics/teacher.json", "metrics/phone/quality.json", "metrics/sensor/latency.json"} <= set(shown)
     mine.dvc("plots", "show")
     page = (mine / "dvc_plots/index.html").read_text()
-    assert "confusion of the shipped file" in page
+    assert "confusion of the pruned model" in page
     assert "quality on validation by epoch" in page
     edges = mine.dvc("dag", "--dot").stdout
     assert '"prune@phone" -> "quantize@phone"' in edges

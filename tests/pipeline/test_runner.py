@@ -145,9 +145,9 @@ def test_a_prepared_array_that_changed_is_refused(workspace: Clone) -> None:
 
 
 def test_a_loss_that_is_no_number_stops_at_its_step(workspace: Clone) -> None:
-    (workspace / "custom/nan_loss.py").write_text(NAN_LOSS)
+    (workspace / "custom/losses/nan_loss.py").write_text(NAN_LOSS)
     put_labels(workspace)
-    workspace.set_params({"targets.sensor.distill": {"use": "custom.nan_loss:broken", "control": False}})
+    workspace.set_params({"targets.sensor.distill": {"use": "custom.losses.nan_loss:broken", "control": False}})
     message = refused(workspace, "distill@sensor")
     assert "the loss is nan at step 3 of 36 (epoch 1); expected a finite number" in message
     assert not (workspace / "models/sensor").exists() or not list((workspace / "models/sensor").iterdir())

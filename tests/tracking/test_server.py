@@ -31,3 +31,23 @@ def test_the_environment_wins_and_a_relative_database_lies_in_the_project(
     assert server.tracking_uri("sqlite:////srv/mlflow.db") == "sqlite:////srv/mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
     assert server.tracking_uri("sqlite:///mlflow.db") == "http://127.0.0.1:5000"
+
+
+def test_no_password_stands_in_a_message(closed_server: str) -> None:
+    secret = closed_server.replace("http://", "http://user:hunter2@")
+    with pytest.raises(TrackingError, match="does not answer") as away:
+        server.require(secret)
+    with pytest.raises(TrackingError, match="is no tracking URI") as malformed:
+        server.probe("htp://user:hunter2@nowhere")
+    assert "hunter2" not in f"{away.value} {malformed.value}"
+    assert closed_server.removeprefix("http://") in str(away.value)
+
+
+def test_a_database_without_its_driver_and_one_that_is_none_are_said(tmp_path: Path) -> None:
+    (tmp_path / "no.db").write_text("not a database, but long enough to be taken for one at first sight" * 20)
+    for uri in (f"sqlite:///{tmp_path}/no.db", "mysql://127.0.0.1/none"):
+        with (
+            pytest.raises(TrackingError, match=r"(?s)failed: .* The same command goes on later"),
+            server.asking(uri) as client,
+        ):
+            client.search_experiments()

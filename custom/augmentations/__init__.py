@@ -1,0 +1,1 @@
+"""Your augmentations: `def mine(*, strength: float) -> limbeck.data.augment.Augment`."""

@@ -1,0 +1,1 @@
+"""Your pruning criteria: `def mine() -> torch_pruning.importance.Importance`."""

@@ -1,0 +1,1 @@
+"""Your losses: `def mine(logits_BK, batch: limbeck.objectives.Batch, *, weight: float) -> Tensor`."""
