@@ -16,14 +16,13 @@ export PREFECT_HOME := $(CURDIR)/.prefect
 export XDG_CACHE_HOME := $(CURDIR)/.limbeck/cache
 export XDG_CONFIG_HOME := $(CURDIR)/.limbeck/config
 export MPLCONFIGDIR := $(CURDIR)/.limbeck/matplotlib
-export PIP_CACHE_DIR ?= $(CURDIR)/.limbeck/cache/pip
 
 .PHONY: help run test test-slow check ui bench clean
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 .venv/installed: pyproject.toml constraints.txt
-	@echo "Installing the pipeline into .venv: about 2.1 GB (torch is a third of it), 2-4 minutes, once."
+	@echo "Installing the pipeline into .venv: about 2.1 GB with a CPU build of torch (see PIP_ARGS in README.md), 2-4 minutes, once."
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
 	  { echo "Limbeck needs Python 3.11 to 3.13, found $$($(PYTHON) --version). Next: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -48,6 +47,7 @@ ui: .venv/installed  ## MLflow and Prefect on loopback, until interrupted
 bench: .venv/installed  ## measure Limbeck against its floors; results/*.json
 	@python -m benchmarks
 
-clean:  ## remove what runs leave; keep .venv, the registry, its ledger, what awaits it, and DVC's cache
-	@rm -rf .limbeck/[!s]* .limbeck/s[!p]* .prefect work reports .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+clean:  ## remove what runs leave; keep .venv, work/, the registry, its ledger, what awaits it, DVC's cache
+	@find .limbeck -mindepth 1 -maxdepth 1 -not -name spool -exec rm -rf {} + 2>/dev/null || true
+	@rm -rf .prefect reports .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
 	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -18,6 +18,13 @@ SILENT = {
 """Telemetry, off in everything we start."""
 
 
+def settle() -> None:
+    """Have this process and all it starts send nothing out and write nothing outside the project."""
+    os.environ.update(SILENT)
+    os.environ.setdefault("DVC_SITE_CACHE_DIR", str(ROOT / ".dvc/tmp/site"))  # else DVC keeps its index in /var/tmp
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin while waiting halve a neighbour's speed
+
+
 def set_up(*, quiet_console: bool) -> None:
     """Prepare this process for importing Prefect, which reads its settings when it is imported.
 
@@ -25,10 +32,8 @@ def set_up(*, quiet_console: bool) -> None:
         quiet_console: keep Prefect's own lines off the terminal (its API still receives every one).
 
     """
-    os.environ.update(SILENT)
+    settle()
     defaults = {
-        "DVC_SITE_CACHE_DIR": str(ROOT / ".dvc/tmp/site"),  # else DVC keeps its index in /var/tmp
-        "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while waiting halve the speed of busy neighbours
         "PREFECT_HOME": str(ROOT / ".prefect"),
         "PREFECT_SERVER_EPHEMERAL_ENABLED": "true",
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
@@ -50,13 +55,12 @@ def for_stages(*, group: str, mark: dict[str, str], uri: str) -> dict[str, str]:
         uri: the tracking server.
 
     """
+    settle()
     # The interpreter's folder and not its resolved path: a virtual environment is a link to another one's binary.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     return {
         **os.environ,
-        **SILENT,
         **mark,
-        "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
         "PATH": path,
         "PYTHONUNBUFFERED": "1",  # lines reach the task's log while the stage runs
         "LIMBECK_GROUP": group,

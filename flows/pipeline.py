@@ -91,6 +91,7 @@ class _Run:
     """One run of the flow."""
 
     def __init__(self, targets: list[str] | None, folder: Path, jobs: int | None, show: bool) -> None:
+        environment.settle()  # a worker imports this file without the command around it
         self.params: Params = params_file.load(folder / "params.yaml")
         self.folder = folder
         self.stages = graph.load(folder, targets)
@@ -106,7 +107,6 @@ class _Run:
 
     def execute(self) -> State[Any]:
         """Submit every stage, watch until all ended, report."""
-        os.environ.update(environment.SILENT)  # MLflow is imported in this process
         inherited = os.environ.get(guard.MARK)
         own = None if inherited else guard.start()
         mark = {guard.MARK: inherited} if inherited else own.environment if own else {}

@@ -27,6 +27,7 @@ OWN = {
     "loss": "custom.losses",
     "optimizer": "custom.optimizers",
     "importance": "custom.importances",
+    "quantization": "custom.quantizations",
     "device": "custom.devices",
     "metric": "custom.metrics",
 }

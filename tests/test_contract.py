@@ -36,8 +36,8 @@ TAKES: dict[str, set[str]] = {
     "label": {"augmentations", "metrics", "models"},
     "distill": {"augmentations", "losses", "metrics", "models", "optimizers"},
     "prune": {"augmentations", "importances", "losses", "metrics", "models", "optimizers"},
-    "quantize": {"augmentations", "losses", "metrics", "models", "optimizers"},
-    "export": {"models"},
+    "quantize": {"augmentations", "losses", "metrics", "models", "optimizers", "quantizations"},
+    "export": {"models", "quantizations"},
     "benchmark": {"devices", "metrics"},
     "register": {"metrics"},
 }

@@ -9,10 +9,11 @@ from typing import Any
 
 from limbeck import ledger
 from limbeck.edge import manifest as manifest_file
+from limbeck.errors import TrackingError
 from limbeck.evaluation import Scores, paired_difference
 from limbeck.params import MeasureParams
 from limbeck.tracking.registry import CHAMPION, LATER, PREVIOUS, Version, fetch_file, fetch_model, version_at
-from limbeck.tracking.server import asking, require
+from limbeck.tracking.server import answers, asking, failures, forget, require
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,8 @@ def promote(
     Args:
         version: the challenger.
         file: its ONNX file.
-        manifest: its manifest; a champion with other classes or another input cannot be compared and stays.
+        manifest: its manifest; a champion with other classes or another input, and one whose files are lost or
+            damaged, cannot be compared and stays.
         scores_of: an ONNX file's scores per test sample [N].
         measure: resamples and seed of the interval that the ledger shows.
         margin: by how much the challenger's mean score may be lower.
@@ -50,7 +52,7 @@ def promote(
         ledger_file: see `limbeck.ledger`.
 
     Raises:
-        TrackingError: the server does not answer or fails, or the champion's file is damaged.
+        TrackingError: the server does not answer or fails.
 
     """
     require(uri, LATER)
@@ -84,18 +86,25 @@ def _compare(
     measure: MeasureParams,
     margin: float,
 ) -> tuple[bool, str]:
+    by_hand = "move the alias `champion` by hand if the new one is meant to replace it"
     with tempfile.TemporaryDirectory() as folder:
-        theirs = json.loads(
-            fetch_file(client, uri, champion, manifest_file.NAME, Path(folder)).read_text(encoding="utf-8")
-        )
+        try:
+            theirs = json.loads(
+                fetch_file(client, uri, champion, manifest_file.NAME, Path(folder)).read_text(encoding="utf-8")
+            )
+            old_file = fetch_model(client, uri, champion, Path(folder))
+        except (*failures(), TrackingError, KeyError, OSError, ValueError) as error:  # type: ignore[misc]
+            forget(uri)
+            if not answers(uri):
+                raise
+            return False, f"champion {champion.version} cannot be compared ({error!r}); {by_hand}"
         for key in ("classes", "input"):
             if theirs[key] != manifest[key]:
                 return False, (
                     f"champion {champion.version} has other {key} than version {number}, so the two cannot be "
-                    "compared; move the alias `champion` by hand if the new one is meant to replace it"
+                    f"compared; {by_hand}"
                 )
-        new = scores_of(file)
-        old = scores_of(fetch_model(client, uri, champion, Path(folder)))
+        new, old = scores_of(file), scores_of(old_file)
     difference = paired_difference(new, old, measure.bootstrap, measure.seed)
     figures = (
         f"version {number} scores {new.mean():.4f} on this test split, champion {champion.version} {old.mean():.4f} "

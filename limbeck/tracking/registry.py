@@ -20,7 +20,7 @@ from limbeck.tracking.server import answers, asking, experiment_of, failures, fi
 CANDIDATE, CHAMPION, PREVIOUS = "candidate", "champion", "previous"
 BUNDLE = "extra_files"
 """Where `mlflow.onnx.log_model` puts files beside the model: the exported bytes, untouched by a re-serialization."""
-LATER = "Everything else is done; the same command registers later, when it does"
+LATER = "What was computed is kept; the same command registers later, when it does"
 
 
 @dataclass(frozen=True)

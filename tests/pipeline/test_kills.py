@@ -45,7 +45,7 @@ LONGER = {
     "teacher.train.epochs": 120,
     "targets.phone.student.train.epochs": 30,
     "targets.sensor.student.train.epochs": 30,
-    "targets.sensor.quantize.use": "custom.coarse:coarse",
+    "targets.sensor.quantize.use": "custom.quantizations.coarse:coarse",
     "targets.sensor.quantize.qat.epochs": 20,
     "targets.sensor.contract.max_drop": 0.25,
     "targets.sensor.export.min_equal": 0.5,
@@ -141,7 +141,7 @@ def registry(made: Clone) -> dict[str, Any]:
 def drill(tmp_path_factory: pytest.TempPathFactory, origin: Path) -> Path:
     """A repository whose params train long enough to be killed in."""
     made = clone(origin, tmp_path_factory.mktemp("drill") / "origin")
-    (made / "custom/coarse.py").write_text(COARSE)
+    (made / "custom/quantizations/coarse.py").write_text(COARSE)
     made.set_params(LONGER)
     made.git("add", "--all")
     made.git("commit", "--quiet", "--message=drill")

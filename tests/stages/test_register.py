@@ -81,7 +81,7 @@ def test_an_away_server_fails_register_alone_and_the_same_command_registers_late
     with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts and never answers
         away = run(workspace, target, f"http://127.0.0.1:{silent.getsockname()[1]}")
     assert away.returncode == 2
-    assert "does not answer. Everything else is done; the same command registers later" in away.stderr
+    assert "does not answer. What was computed is kept; the same command registers later" in away.stderr
     assert "Traceback" not in away.stderr
     out = workspace / "registry" / f"{target}.json"
     assert not out.exists()

@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import pytest
@@ -52,3 +53,24 @@ def test_a_champion_whose_file_was_damaged_is_named(uri: str, workspace: Path) -
         file.write_bytes(file.read_bytes()[:-8])
     with pytest.raises(TrackingError, match="version 1 of digits-phone came back with sha256"):
         registry.fetch(MODEL, "champion", workspace / "back", uri=uri)
+    assert_stays(uri, workspace)
+
+
+def test_a_champion_whose_files_are_lost_or_that_is_not_ours_stays_until_a_person_moves_it(
+    uri: str, workspace: Path
+) -> None:
+    manifest = write_export(workspace / "a", 0.0)
+    promote(uri, register(uri, workspace / "a", manifest), workspace / "a", manifest)
+    open_client(uri).delete_model_version_tag(MODEL, "1", "limbeck.variant")
+    assert_stays(uri, workspace)
+    for bundle in (workspace / "mlruns").rglob("extra_files"):
+        shutil.rmtree(bundle)
+    assert_stays(uri, workspace)
+
+
+def assert_stays(uri: str, workspace: Path) -> None:
+    manifest = write_export(workspace / "b", 0.1)
+    answer = promote(uri, register(uri, workspace / "b", manifest), workspace / "b", manifest)
+    assert not answer.moved
+    assert answer.why.startswith("champion 1 cannot be compared (")
+    assert answer.why.endswith("move the alias `champion` by hand if the new one is meant to replace it")

@@ -100,7 +100,7 @@ def test_a_kill_between_version_and_alias_is_mended_by_the_same_command(uri: str
 
 def test_an_away_server_refuses_to_register_and_counts_as_having_it(closed_server: str, workspace: Path) -> None:
     manifest = write_export(workspace / "export", 0.0)
-    with pytest.raises(TrackingError, match=r"does not answer. Everything else is done; the same command registers"):
+    with pytest.raises(TrackingError, match=r"does not answer. What was computed is kept; the same command registers"):
         register(closed_server, workspace / "export", manifest)
     assert registry.is_registered(MODEL, "any", uri=closed_server)
 

@@ -1,0 +1,1 @@
+"""Your int8 schemes: `def mine(*, is_qat: bool, reduce_range: bool) -> a quantizer of torchao's PT2E`."""
