@@ -46,7 +46,7 @@ def main(
             )
         print(shown, flush=True)
     print(
-        f"Prefect shows runs of flows that are pointed at it: PREFECT_API_URL=http://{LOOPBACK}:{prefect_port}/api make run"
+        f"Past runs are there; to watch one live: PREFECT_API_URL=http://{LOOPBACK}:{prefect_port}/api make run"
     )
     print(f"Logs: {Path('.limbeck/logs')}. Ctrl-C ends both.", flush=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)

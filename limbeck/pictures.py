@@ -95,7 +95,7 @@ def training(curves: Mapping[str, Path]) -> "Figure":
                     arms.setdefault(line.get("arm") or "", []).append(point)
         for arm, points in arms.items():
             epochs, qualities = zip(*points, strict=True)
-            label = " ".join(filter(None, (name, arm)))
+            label = " ".join(dict.fromkeys(filter(None, (name, arm))))
             axes.plot(epochs, qualities, marker="." if len(points) == 1 else None, label=label)
     axes.set(xlabel="epoch", ylabel="quality on validation, %")
     axes.grid(alpha=0.3)

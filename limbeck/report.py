@@ -156,10 +156,11 @@ def sentence(target: Target) -> str:
     variant = target.shown
     quality = target.quality["variants"][variant]["test"]
     smaller = target.latency["variants"]["teacher"]["bytes"] / target.latency["variants"][variant]["bytes"]
-    faster = target.latency["ratios"].get(f"teacher/{variant}", {}).get("value", float("nan"))
+    ratio = target.latency["ratios"].get(f"teacher/{variant}", {}).get("value", float("nan"))
+    speed = f"{1 / ratio:.1f}x slower" if ratio < 1 else f"{ratio:.1f}x faster"
     lost = quality["drop"]["value"]
     change = f"{_points(abs(lost))} points {'lost' if lost >= 0 else 'gained'}"
-    told = f"`{target.name}`: {smaller:.0f}x smaller and {faster:.1f}x faster than the teacher, {change}"
+    told = f"`{target.name}`: {smaller:.0f}x smaller and {speed} than the teacher, {change}"
     gain = target.distill.get("gain")
     if gain:
         what = "from distillation" if gain["value"] >= 0 else "by distillation, which did harm"
