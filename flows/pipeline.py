@@ -15,6 +15,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -289,13 +290,15 @@ def _event_of(future: PrefectFuture[str]) -> threading.Event:
 
 
 def _verdicts(folder: Path) -> list[dict[str, Any]]:
-    """Every clause of every target as a row, from the decisions in registry/."""
-    rows = []
-    for file in sorted(folder.glob("registry/*.json")):
-        decision = json.loads(file.read_text(encoding="utf-8"))
-        for variant, clauses in decision["clauses"].items():
-            rows += [{"target": decision["target"], "variant": variant, **clause} for clause in clauses]
-    return rows
+    """Every clause of every target as a row."""
+    from limbeck.report import gather
+
+    return [
+        {"target": target.name, "variant": variant, **asdict(clause)}
+        for target in gather(folder)
+        for variant, clauses in target.clauses.items()
+        for clause in clauses
+    ]
 
 
 def _crashed(task: Any, task_run: Any, state: State[Any]) -> bool:

@@ -45,9 +45,7 @@ def main(
                 subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=variables, start_new_session=True)
             )
         print(shown, flush=True)
-    print(
-        f"Past runs are there; to watch one live: PREFECT_API_URL=http://{LOOPBACK}:{prefect_port}/api make run"
-    )
+    print(f"Past runs are there; to watch one live: PREFECT_API_URL=http://{LOOPBACK}:{prefect_port}/api make run")
     print(f"Logs: {Path('.limbeck/logs')}. Ctrl-C ends both.", flush=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

@@ -19,11 +19,6 @@ app = typer.Typer(
 Workspace = Annotated[Path, typer.Option(help="The folder with params.yaml: the project, or work/NAME.")]
 
 
-@app.callback()
-def _root() -> None:
-    """Keep subcommands even while there is one."""
-
-
 @app.command()
 def report(
     workspace: Workspace = Path("."),

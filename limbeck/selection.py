@@ -7,7 +7,7 @@ the very samples that are to say how good the choice is.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from limbeck.errors import ContractBroken
@@ -55,7 +55,7 @@ class Clause:
 
 @dataclass(frozen=True)
 class Decision:
-    """What ships and why: the content of `registry/T.json`."""
+    """What ships and why."""
 
     target: str
     name: str
@@ -65,9 +65,9 @@ class Decision:
     clauses: dict[str, list[Clause]]
     notes: list[str]
 
-    def as_json(self) -> dict[str, Any]:
-        """Plain values, the same for the same figures."""
-        return asdict(self)
+    def choice(self) -> dict[str, str]:
+        """The content of `registry/T.json`: what was chosen, without the latencies, which differ from run to run."""
+        return {"target": self.target, "name": self.name, "variant": self.variant, "identity": self.identity}
 
 
 def hold(clause: str, allowed: float, estimate: Mapping[str, float] | float, split: str | None = None) -> Clause:

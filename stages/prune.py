@@ -57,6 +57,8 @@ def run(
         quality = fitted.best
         report.log(f"step {step} of {prune.steps}: {macs:,} MACs, {metric} {cut_to:.4f} cut, {quality:.4f} recovered")
     spec = spec.model_copy(update={"cuts": cuts_of(spec, network)})
+    if not spec.cuts:
+        report.warn("nothing was cut; lower prune.round_to, or ask for a higher ratio or a smaller max_macs.")
     models.save(out, spec, network)
     _, again = models.load(out)  # what is stored builds without torch-pruning and exports
     proof = report.scratch / "proof.onnx"

@@ -40,7 +40,7 @@ def run(
     tracking: TrackingParams,
     report: Report,
 ) -> dict[str, Any]:
-    """Decide, register what ships, let it challenge the champion; `out` is the decision alone."""
+    """Decide, register what ships, let it challenge the champion; `out` is the choice alone."""
     uri = tracking_uri(tracking.uri)
     if os.environ.get("LIMBECK_REPLAY") != "flow":  # nobody replays live: send what earlier stages recorded, and us
         replay_finished(uri=uri, experiment=tracking.experiment)
@@ -91,5 +91,5 @@ def run(
         ledger_file=home_of(Path()) / ledger.NAME,
     )
     report.log(f"{model} champion {'moved' if promotion.moved else 'stays'}: {promotion.why}")
-    write_json(out, decision.as_json())
+    write_json(out, decision.choice())
     return {}

@@ -59,12 +59,10 @@ def test_every_combination_of_techniques_ends_in_a_registered_version(combined: 
     assert figures(combined, target, "distill")["objective"] == ("kd" if distilled else "none")
     assert ("gain" in figures(combined, target, "distill")) == distilled
     assert (described["macs"]["model.fp32"] < described["macs"]["student"]) == pruned
-    decision = json.loads((combined / f"registry/{target}.json").read_text())
-    assert decision["name"] == f"tiny-{target}"
-    assert set(decision["clauses"]) == {"model.fp32", "model.int8"} & {
-        name.removesuffix(".onnx") for name in described["files"]
-    }
-    assert all(clause["kept"] for clause in decision["clauses"][decision["variant"]])
+    choice = json.loads((combined / f"registry/{target}.json").read_text())
+    assert choice["name"] == f"tiny-{target}"
+    assert choice["variant"] in ({"model.fp32", "model.int8"} if quantized else {"model.fp32"})
+    assert combined.versions()[choice["name"]] == ["1"]
 
 
 @pytest.mark.slow
