@@ -90,9 +90,7 @@ def test_an_away_server_fails_register_alone_and_the_same_command_registers_late
     assert done.returncode == 0, done.stderr
     decision: dict[str, Any] = json.loads(out.read_text())
     identity = manifest_file.identity(workspace / "export" / target)
-    assert decision == {
-        "target": target, "name": f"{name}-{target}", "variant": decision["variant"], "identity": identity,
-    }  # fmt: skip
+    assert (decision["target"], decision["identity"]) == (target, identity)
 
     again = run(workspace, target)
     assert "was registered already" in again.stdout
