@@ -21,9 +21,6 @@ class Stage:
     retries: int = 0
     timeout_s: float = 86_400.0
     exclusive: bool = False
-    deps: tuple[str, ...] = ()
-    params: tuple[str, ...] = ()
-    outs: tuple[str, ...] = ()
 
     @property
     def target(self) -> str | None:
@@ -147,11 +144,7 @@ def _repo(workspace: Path) -> Iterator[Any]:
 
 
 def _stage(node: Any, upstream: list[str]) -> Stage:
-    from dvc.dependency import ParamsDependency
-
     meta = node.meta or {}
-    plain = [dep for dep in node.deps if not isinstance(dep, ParamsDependency)]
-    keys = [key for dep in node.deps if isinstance(dep, ParamsDependency) for key in dep.params]
     return Stage(
         name=node.name,
         desc=node.desc or "",
@@ -159,9 +152,6 @@ def _stage(node: Any, upstream: list[str]) -> Stage:
         retries=int(meta.get("retries", 0)),
         timeout_s=float(meta.get("timeout_s", Stage.timeout_s)),
         exclusive=bool(meta.get("exclusive", False)),
-        deps=tuple(dep.def_path for dep in plain),
-        params=tuple(keys),
-        outs=tuple(out.def_path for out in node.outs),
     )
 
 

@@ -12,7 +12,7 @@ import typer
 
 from flows import environment, workspace
 from limbeck import params as params_file
-from limbeck.tracking.server import tracking_uri
+from limbeck.tracking.server import shown, tracking_uri
 
 LOOPBACK = "127.0.0.1"
 
@@ -28,23 +28,27 @@ def main(
     variables = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # its job runners take 2 GB
     here = [sys.executable, "-m"]
     commands = {
-        f"MLflow   http://{LOOPBACK}:{mlflow_port}": [
-            *here, "mlflow", "server", "--host", LOOPBACK, "--port", str(mlflow_port), "--backend-store-uri", uri,
-            "--default-artifact-root", (place / "mlruns").absolute().as_uri(),
-        ],
         f"Prefect  http://{LOOPBACK}:{prefect_port}": [
             *here, "prefect", "server", "start", "--host", LOOPBACK, "--port", str(prefect_port),
         ],
     }  # fmt: skip
+    if uri.startswith("http"):
+        print(f"MLflow   {shown(uri)}, already served there", flush=True)
+    else:
+        commands[f"MLflow   http://{LOOPBACK}:{mlflow_port}"] = [
+            *here, "mlflow", "server", "--host", LOOPBACK, "--port", str(mlflow_port), "--default-artifact-root",
+            (place / "mlruns").absolute().as_uri(),
+        ]  # fmt: skip
+        variables["MLFLOW_BACKEND_STORE_URI"] = uri  # not on the command line: it may hold a password
     logs = place / ".limbeck" / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     servers = []
-    for shown, command in commands.items():
+    for line, command in commands.items():
         with (logs / f"{command[2]}.log").open("wb") as log:
             servers.append(
                 subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=variables, start_new_session=True)
             )
-        print(shown, flush=True)
+        print(line, flush=True)
     print(f"Past runs are there; to watch one live: PREFECT_API_URL=http://{LOOPBACK}:{prefect_port}/api make run")
     print(f"Logs: {Path('.limbeck/logs')}. Ctrl-C ends both.", flush=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -6,10 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from limbeck.edge import EdgeError, manifest
+from limbeck.edge import manifest
 from limbeck.edge import measure as edge
 from limbeck.errors import DeviceError
 from limbeck.params import MeasureParams
@@ -64,13 +61,11 @@ def local(
     """Measure here. `machine` (an architecture or a part of the processor's name) refuses any other machine.
 
     Raises:
-        DeviceError: another machine, or a file that does not run here.
+        DeviceError: another machine.
+        EdgeError: a file that does not run here.
     """
     _refuse_another(edge.machine(), machine)
-    try:
-        return edge.measure(files, threads=threads, batch_size=batch_size, progress=progress, **measure.model_dump())
-    except EdgeError as error:
-        raise DeviceError(str(error)) from error
+    return edge.measure(files, threads=threads, batch_size=batch_size, progress=progress, **measure.model_dump())
 
 
 def result(
@@ -106,18 +101,6 @@ def result(
     if others:
         raise DeviceError(f"{file} did not measure these files: {', '.join(others)} differ. {RUN_THERE}")
     return _complete(file, answer, list(files))
-
-
-def predict(file: Path, inputs: Path, *, threads: int, batch_size: int) -> NDArray[np.float32]:
-    """An exported file's logits [N, K] for an `.npy` of raw samples, run in a child process.
-
-    Raises:
-        DeviceError: the file does not run here.
-    """
-    try:
-        return edge.predict(file, inputs, threads=threads, batch_size=batch_size)
-    except EdgeError as error:
-        raise DeviceError(str(error)) from error
 
 
 DEVICES: dict[str, Callable[..., dict[str, Any]]] = {"local": local, "result": result}

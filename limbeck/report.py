@@ -22,6 +22,7 @@ from limbeck.atomic import replace
 from limbeck.data.splits import read
 from limbeck.edge import EdgeError
 from limbeck.edge import manifest as manifest_file
+from limbeck.edge.measure import predict
 from limbeck.errors import ContractBroken, LimbeckError
 from limbeck.params import load
 from limbeck.selection import CANDIDATES, Clause, clauses_of, judge
@@ -287,7 +288,6 @@ def registry_lines(root: Path, targets: list[Target]) -> tuple[list[str], str]:
 
     A registry that is away is a line of its own; samples that are no small grey images are not drawn.
     """
-    from limbeck.devices import predict
     from limbeck.tracking.registry import fetch, versions
     from limbeck.tracking.server import tracking_uri
 

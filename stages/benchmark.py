@@ -9,8 +9,9 @@ import numpy as np
 from limbeck.atomic import replace, write_json
 from limbeck.components import Component, bind
 from limbeck.data.splits import read, read_meta
-from limbeck.devices import DEVICES, predict
+from limbeck.devices import DEVICES
 from limbeck.edge import manifest
+from limbeck.edge.measure import predict
 from limbeck.evaluation import estimate, paired_difference, scorer
 from limbeck.params import BenchmarkParams, MeasureParams, Out
 from limbeck.recording import Report

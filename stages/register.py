@@ -8,10 +8,8 @@ from typing import Any
 from limbeck import ledger
 from limbeck.atomic import write_json
 from limbeck.data.splits import read
-from limbeck.edge import EdgeError
 from limbeck.edge import manifest as manifest_file
 from limbeck.edge.measure import predict
-from limbeck.errors import DataError, DeviceError
 from limbeck.evaluation import Scores, scorer
 from limbeck.params import ContractParams, MeasureParams, Out, TrackingParams
 from limbeck.recording import Report
@@ -45,10 +43,7 @@ def run(
     if os.environ.get("LIMBECK_REPLAY") != "flow":  # nobody replays live: send what earlier stages recorded, and us
         replay_finished(uri=uri, experiment=tracking.experiment)
         report.when_ended(lambda: replay_finished(uri=uri, experiment=tracking.experiment))
-    try:
-        manifest = manifest_file.read(exported)
-    except EdgeError as error:
-        raise DataError(str(error)) from error
+    manifest = manifest_file.read(exported)
     figures = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in (quality, latency)}
     decision = judge(
         manifest, figures["quality"], figures["latency"], contract, identity=manifest_file.identity(exported)
@@ -74,11 +69,7 @@ def run(
     _, labels = read(data, "test")
 
     def scores_of(file: Path) -> Scores:
-        try:
-            logits = predict(file, data / "test/x.npy", threads=1, batch_size=PREDICT_BATCH)
-        except EdgeError as error:
-            raise DeviceError(str(error)) from error
-        return score(logits, labels)
+        return score(predict(file, data / "test/x.npy", threads=1, batch_size=PREDICT_BATCH), labels)
 
     promotion = promote(
         version,

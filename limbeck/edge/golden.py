@@ -48,10 +48,12 @@ def read(path: Path, variant: str) -> tuple[NDArray[Any], NDArray[np.float32]]:
                 with archive.open(f"{name}.npy") as stream:
                     found.append(np.lib.format.read_array(stream, allow_pickle=False))
     except FileNotFoundError:
-        raise EdgeError(f"{path} is missing; fetch the bundle again.") from None
+        raise EdgeError(f"{path} is missing; restore its folder (`dvc checkout`) or fetch it again.") from None
     except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
         cause = " ".join(str(error).split())
-        raise EdgeError(f"{path} has no golden vectors for {variant!r}: {cause}. Fetch the bundle again.") from None
+        raise EdgeError(
+            f"{path} has no golden vectors for {variant!r}: {cause}. Restore its folder or fetch it again."
+        ) from None
     return found[0], found[1]
 
 

@@ -63,11 +63,11 @@ def read(folder: Path) -> dict[str, Any]:
             raise EdgeError(f"{path} names {name!r}, which is outside its folder; the bundle cannot be trusted.")
         file = folder / name
         if not file.is_file():
-            raise EdgeError(f"{file} is missing; fetch the bundle again.")
+            raise EdgeError(f"{file} is missing; restore its folder (`dvc checkout`) or fetch it again.")
         if file.stat().st_size != expected["bytes"] or sha256(file) != expected["sha256"]:
             raise EdgeError(
                 f"{file} is not the file that was exported: expected {expected['bytes']} bytes with sha256 "
                 f"{expected['sha256'][:16]}..., found {file.stat().st_size} bytes with {sha256(file)[:16]}.... "
-                "Fetch the bundle again."
+                "Restore its folder (`dvc checkout`) or fetch it again."
             )
     return found
