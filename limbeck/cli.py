@@ -4,7 +4,11 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-import typer
+try:
+    import typer
+except ModuleNotFoundError:
+    print("limbeck: only the device's part, limbeck-edge, is installed; the rest: pip install 'limbeck[pipeline]'")
+    sys.exit(2)
 
 from limbeck.errors import LimbeckError
 

@@ -31,5 +31,8 @@ def test_the_wheel_alone_measures_a_file_in_a_bare_environment(tmp_path: Path) -
     bench = [tmp_path / "bare" / "bin" / "limbeck-edge", "bench", write_onnx(tmp_path / "tiny.onnx"), "--rounds", "3"]
     done = subprocess.run([*bench], check=True, capture_output=True, text=True, cwd=tmp_path)
     assert "p95 ms" in done.stdout
+    limbeck = subprocess.run([tmp_path / "bare" / "bin" / "limbeck", "report"], capture_output=True, text=True)
+    assert (limbeck.returncode, limbeck.stderr) == (2, "")
+    assert "pip install 'limbeck[pipeline]'" in limbeck.stdout
     absent = "import importlib.util as u; assert not any(map(u.find_spec, ('torch', 'mlflow', 'prefect', 'dvc')))"
     subprocess.run([python, "-c", absent], check=True, cwd=tmp_path)
