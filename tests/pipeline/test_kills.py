@@ -163,10 +163,15 @@ def kill(made: Clone, command: "subprocess.Popen[bytes]", moment: Moment) -> Non
         os.killpg(command.pid, signal.SIGKILL)
     elif moment.victim == "command":
         command.kill()
-    else:
-        stage = psutil.Process(made.status(moment.stage)["pid"])
-        above = [parent for parent in stage.parents() if "dvc" in " ".join(parent.cmdline())]
-        (stage if moment.victim == "stage" else above[0]).kill()
+    elif moment.victim == "stage":
+        psutil.Process(made.status(moment.stage)["pid"]).kill()
+    else:  # not by its child, which may have ended: `dvc repro`, or the flow's `dvc ... repro --single-item STAGE`
+        commands = {process: process.cmdline() for process in made.processes()}
+        repros = {process: words for process, words in commands.items() if "repro" in words and "-c" not in words}
+        (victim,) = [
+            process for process, words in repros.items() if moment.stage in words or "--single-item" not in words
+        ]
+        victim.kill()
 
 
 @pytest.mark.parametrize("by", ["dvc", "flow"])
