@@ -62,7 +62,7 @@ class Unused(Component):
 
 
 class SplitParams(Section):
-    """Shares of the whole source; what is left trains. Null `test`: the source brings its own."""
+    """Shares of the source (less a test split of its own, which makes `test` null); what is left trains."""
 
     test: Share | None
     validation: Share
@@ -81,6 +81,7 @@ class DataParams(Section):
 
     source: Component
     split: SplitParams
+    max_overlap: Quality
 
 
 class TrainParams(Section):

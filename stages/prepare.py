@@ -12,6 +12,12 @@ from limbeck.recording import Report
 def run(*, out: Out, data: DataParams, seed: int, report: Report) -> dict[str, Any]:
     """Read the source, split it (stratified, seeded), store memory-mapped arrays and meta.json."""
     source = bind(data.source, SOURCES, "data source")()
-    meta = splits.write(out, source, data.split, seed)
+    meta = splits.write(out, source, data.split, seed, max_overlap=data.max_overlap, progress=report.progress)
     report.log(f"{source.name}: " + ", ".join(f"{count} {name}" for name, count in meta.counts.items()))
-    return {"samples": dict(meta.counts), "classes": len(meta.classes)}
+    if meta.skipped:
+        report.warn(f"{meta.skipped} samples could not be read and were left out (on_error: skip).")
+    if meta.overlap:
+        report.warn(f"{meta.overlap} test samples stand in another split, too.")
+    return {
+        "samples": dict(meta.counts), "classes": len(meta.classes), "overlap": meta.overlap, "skipped": meta.skipped,
+    }  # fmt: skip

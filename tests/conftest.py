@@ -62,7 +62,7 @@ def tiny() -> Params:
 def data(tmp_path_factory: pytest.TempPathFactory, tiny: Params) -> Path:
     """scikit-learn's digits, prepared; never written to."""
     from limbeck.data import splits
-    from limbeck.data.sources import digits
+    from limbeck.data.sources.digits import digits
 
     folder = tmp_path_factory.mktemp("digits") / "data"
     splits.write(folder, digits(), tiny.data.split, tiny.seed)

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+from array import array
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -10,16 +12,27 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from limbeck.atomic import sha256, write_json
-from limbeck.data.sources import Source
+from limbeck.data.sources.source import Broken, Source
 from limbeck.errors import DataError
 from limbeck.params import SplitParams
 
 SplitName: TypeAlias = Literal["train", "validation", "calibration", "test"]
 NAMES: tuple[SplitName, ...] = ("train", "validation", "calibration", "test")
+PROGRESS_EVERY = 500
+SHOWN = 10
+"""How many broken samples a message names."""
 
 
 class Meta(BaseModel):
-    """What `data/meta.json` says. `mean` and `std` are of the training split, per channel, in raw units."""
+    """What `data/meta.json` says.
+
+    Attributes:
+        mean: of the training split, per channel, in raw units.
+        std: likewise.
+        overlap: how many test samples stand in another split, too, byte for byte.
+        skipped: how many samples could not be read and were left out.
+
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -30,12 +43,14 @@ class Meta(BaseModel):
     counts: dict[str, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    overlap: int
+    skipped: int
     sha256: dict[str, str]
     digest: str
 
 
 def divide(y: NDArray[np.int64], params: SplitParams, seed: int) -> dict[SplitName, NDArray[np.int64]]:
-    """Stratified, seeded index sets, each ascending; together every sample once.
+    """Stratified, seeded index sets, each ascending; together every sample once. A null share takes none.
 
     Raises:
         DataError: a class is too small to stand in every split.
@@ -62,41 +77,194 @@ def divide(y: NDArray[np.int64], params: SplitParams, seed: int) -> dict[SplitNa
     return parts
 
 
-def write(folder: Path, source: Source, params: SplitParams, seed: int) -> Meta:
+def write(
+    folder: Path,
+    source: Source,
+    params: SplitParams,
+    seed: int,
+    *,
+    max_overlap: float = 0.0,
+    progress: Callable[[int, int, str], None] = lambda *_: None,
+) -> Meta:
     """Split a source and write `folder/{train,validation,calibration,test}/{x,y}.npy` and `meta.json`.
 
+    Samples pass through one by one: memory holds labels, 8 bytes of digest per sample, and no sample.
+
+    Args:
+        folder: where to.
+        source: what to split.
+        params: shares. With a test split of the source's own, `test` is null and the shares are of the rest.
+        seed: of the split.
+        max_overlap: which share of the test samples may stand in another split, too.
+        progress: told of samples written.
+
     Raises:
-        DataError: empty source, labels outside the classes, or a split that cannot be stratified.
+        DataError: no samples, labels outside the classes, a split that cannot be stratified, samples of different
+            shapes, broken samples (all of them counted), or too many test samples that other splits hold, too.
 
     """
-    if len(source.x) == 0 or len(source.x) != len(source.y):
+    for part in filter(None, (source.train, source.test)):
+        _check_labels(source, part.labels)
+    if (source.test is None) == (params.test is None):
         raise DataError(
-            f"source {source.name!r} has {len(source.x)} samples and {len(source.y)} labels; expected equal, above 0."
+            f"source {source.name!r} brings no test split of its own; give data.split.test a share."
+            if source.test is None
+            else f"source {source.name!r} brings its own test split; set data.split.test to null."
         )
-    if source.y.min() < 0 or source.y.max() >= len(source.classes):
+    parts = divide(source.train.labels, params, seed)
+    passes = [(source.train, parts)]
+    if source.test is not None:
+        passes.append((source.test, {"test": np.arange(len(source.test.labels))}))
+    writers = {name: _Writer(folder / name) for name in NAMES}
+    broken: list[Broken] = []
+    total = sum(len(part.labels) for part, _ in passes)
+    done = 0
+    try:
+        for part, owned in passes:
+            owner = np.empty(len(part.labels), np.int8)
+            for name, indices in owned.items():
+                owner[indices] = NAMES.index(name)
+            samples = part.samples()
+            for position, label in enumerate(part.labels):
+                sample = next(samples, None)
+                if sample is None:
+                    raise DataError(f"source {source.name!r} gave {position} samples for {len(part.labels)} labels.")
+                if isinstance(sample, Broken):
+                    broken.append(sample)
+                else:
+                    writers[NAMES[owner[position]]].add(source.name, sample, int(label))
+                done += 1
+                if done % PROGRESS_EVERY == 0 or done == total:
+                    progress(done, total, f"{done:,} of {total:,} samples")
+            if next(samples, None) is not None:
+                raise DataError(f"source {source.name!r} gave more samples than its {len(part.labels)} labels.")
+        if broken and source.on_error == "fail":
+            raise DataError(_tell(broken, total))
+        counts = {name: writer.close() for name, writer in writers.items()}
+    finally:
+        for writer in writers.values():
+            writer.abandon()
+    empty = [name for name, number in counts.items() if not number]
+    if empty:
+        raise DataError(f"no sample is left for {', '.join(empty)}; the source gave {sum(counts.values())} in all.")
+    return _seal(folder, source, writers, counts, len(broken), max_overlap)
+
+
+def _check_labels(source: Source, labels: NDArray[np.int64]) -> None:
+    if len(labels) == 0:
+        raise DataError(f"source {source.name!r} has no samples.")
+    if labels.min() < 0 or labels.max() >= len(source.classes):
         raise DataError(
-            f"source {source.name!r} has labels {source.y.min()}..{source.y.max()}; expected 0..{len(source.classes) - 1}."
+            f"source {source.name!r} has labels {labels.min()}..{labels.max()}; expected 0..{len(source.classes) - 1}."
         )
-    if params.test is None:
-        raise DataError(f"source {source.name!r} brings no test split of its own; give data.split.test a share.")
-    parts = divide(source.y, params, seed)
-    digests = {}
-    for name in NAMES:
-        (folder / name).mkdir(parents=True, exist_ok=True)
-        for key, values in (("x", source.x), ("y", source.y)):
-            path = folder / name / f"{key}.npy"
-            np.save(path, np.ascontiguousarray(values[parts[name]]), allow_pickle=False)
-            digests[f"{name}/{key}.npy"] = sha256(path)
-    train = source.x[parts["train"]]
-    axes = tuple(range(train.ndim - 1))
+
+
+def _tell(broken: list[Broken], total: int) -> str:
+    shown = "".join(f"\n  {each.path}: {each.reason}" for each in broken[:SHOWN])
+    more = f"\n  and {len(broken) - SHOWN} more" if len(broken) > SHOWN else ""
+    return (
+        f"{len(broken)} of {total} samples cannot be read:{shown}{more}\n"
+        "Mend or remove them, or give the data source on_error: skip."
+    )
+
+
+class _Writer:
+    """One split on its way to the disk, with what has to be known of it: digests, mean and spread."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self.labels, self.digests = array("q"), array("Q")  # lists of int take eight times as much
+        self.shape: tuple[int, ...] | None = None
+        self.dtype = np.dtype(np.uint8)
+        self._stream = (folder / "x.npy").open("wb")
+        self._header_size = 0
+        self._count, self._mean, self._spread = 0, np.zeros(1), np.zeros(1)
+
+    def add(self, source: str, sample: NDArray[Any], label: int) -> None:
+        """Write one sample and learn from it."""
+        if self.shape is None:
+            self.shape, self.dtype = sample.shape, sample.dtype
+            self._write_header(0)
+            self._header_size = self._stream.tell()
+        if (sample.shape, sample.dtype) != (self.shape, self.dtype):
+            raise DataError(
+                f"source {source!r} gives samples of {self.dtype}{list(self.shape)} and of "
+                f"{sample.dtype}{list(sample.shape)}; expected one kind."
+            )
+        raw = sample.tobytes()
+        self._stream.write(raw)
+        self.labels.append(label)
+        self.digests.append(int.from_bytes(hashlib.blake2b(raw, digest_size=8).digest(), "little"))
+        if self.folder.name == "train":
+            self._learn(sample)
+
+    def _learn(self, sample: NDArray[Any]) -> None:
+        """Mean and sum of squared differences per channel (Chan, Golub and LeVeque 1983, eq. 2.1)."""
+        values = sample.reshape(-1, sample.shape[-1] if sample.ndim else 1).astype(np.float64)
+        count, mean = len(values), values.mean(axis=0)
+        delta, total = mean - self._mean, self._count + count
+        self._spread = self._spread + ((values - mean) ** 2).sum(axis=0) + delta**2 * self._count * count / total
+        self._mean = self._mean + delta * count / total
+        self._count = total
+
+    @property
+    def mean(self) -> NDArray[np.float64]:
+        """Of the samples so far, per channel."""
+        return self._mean
+
+    @property
+    def std(self) -> NDArray[np.float64]:
+        """Of the samples so far, per channel."""
+        deviation: NDArray[np.float64] = np.sqrt(self._spread / max(1, self._count))
+        return deviation
+
+    def _write_header(self, count: int) -> None:
+        header = {"descr": np.lib.format.dtype_to_descr(self.dtype), "fortran_order": False,
+                  "shape": (count, *(self.shape or ()))}  # fmt: skip
+        np.lib.format.write_array_header_1_0(self._stream, header)
+
+    def close(self) -> int:
+        """Finish both files; how many samples they hold."""
+        if self.shape is not None:
+            self._stream.seek(0)
+            self._write_header(len(self.labels))  # numpy's header leaves room for any count
+            assert self._stream.tell() == self._header_size
+        self._stream.close()
+        np.save(self.folder / "y.npy", np.array(self.labels, np.int64), allow_pickle=False)
+        return len(self.labels)
+
+    def abandon(self) -> None:
+        """Let go of the file, finished or not."""
+        self._stream.close()
+
+
+def _seal(
+    folder: Path, source: Source, writers: dict[SplitName, _Writer], counts: dict[SplitName, int], skipped: int,
+    max_overlap: float,
+) -> Meta:  # fmt: skip
+    """Hold test against the rest, then describe and seal what was written."""
+    rest = np.concatenate([np.array(writers[name].digests, np.uint64) for name in NAMES if name != "test"])
+    overlap = int(np.isin(np.array(writers["test"].digests, np.uint64), rest).sum())
+    if overlap > max_overlap * counts["test"]:
+        raise DataError(
+            f"{overlap} of {counts['test']} test samples stand in another split, too (data.max_overlap allows "
+            f"{max_overlap:g} of them): a model may know them by heart. Remove the doubles, or raise data.max_overlap."
+        )
+    train = writers["train"]
+    assert train.shape is not None
+    paths = [f"{name}/{key}.npy" for name in NAMES for key in ("x", "y")]
+    digests = {path: sha256(folder / path) for path in paths}
     meta = Meta(
         name=source.name,
         classes=source.classes,
-        shape=source.x.shape[1:],
-        dtype=str(source.x.dtype),
-        counts={name: len(parts[name]) for name in NAMES},
-        mean=tuple(round(float(value), 6) for value in train.mean(axis=axes, dtype=np.float64)),
-        std=tuple(round(max(float(value), 1e-3), 6) for value in train.std(axis=axes, dtype=np.float64)),
+        shape=train.shape,
+        dtype=str(train.dtype),
+        counts={str(name): count for name, count in counts.items()},
+        mean=tuple(round(float(value), 6) for value in train.mean),
+        std=tuple(round(max(float(value), 1e-3), 6) for value in train.std),
+        overlap=overlap,
+        skipped=skipped,
         sha256=digests,
         digest=hashlib.sha256(json.dumps([source.classes, sorted(digests.items())]).encode()).hexdigest(),
     )

@@ -1,0 +1,79 @@
+"""What a source hands to `prepare`: labels at once, samples one after the other, so that memory stays flat."""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from limbeck.errors import DataError
+
+DATA = "LIMBECK_DATA"
+"""Environment variable: the folder in which relative paths of sources are looked up."""
+
+OnError: TypeAlias = Literal["fail", "skip"]
+
+
+@dataclass(frozen=True)
+class Broken:
+    """Stands in the place of a sample that cannot be read."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Part:
+    """Samples in a fixed order.
+
+    Attributes:
+        labels: [N] int64 class indices.
+        samples: starts a pass over the N raw samples, as a device will feed them: uint8 [H, W, C] for images,
+            [F] for features; a `Broken` in the place of one that cannot be read.
+
+    """
+
+    labels: NDArray[np.int64]
+    samples: Callable[[], Iterator[NDArray[Any] | Broken]]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Everything `prepare` needs of a data set.
+
+    Attributes:
+        name: of the data set.
+        classes: the K class names; labels count them from 0.
+        train: all samples, or those beside `test`.
+        test: the data set's own test split; None: `data.split.test` takes a share.
+        on_error: what broken samples do, once all of them are counted: fail, or be left out.
+
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    train: Part
+    test: Part | None = None
+    on_error: OnError = "fail"
+
+
+def in_memory(x: NDArray[Any], y: NDArray[Any]) -> Part:
+    """A part of samples [N, ...] and labels [N] that are there already."""
+    return Part(np.asarray(y, np.int64), lambda: iter(x))
+
+
+def located(path: str, how_to_get: str) -> Path:
+    """A path as it stands, or below $LIMBECK_DATA, or below the working folder.
+
+    Raises:
+        DataError: nothing is there; the message ends with `how_to_get`.
+
+    """
+    found = Path(os.environ.get(DATA, "")) / path
+    if not found.exists():
+        where = f"{DATA} is {os.environ[DATA]}" if DATA in os.environ else f"{DATA} is not set"
+        raise DataError(f"{found} is missing ({where}). {how_to_get}")
+    return found
