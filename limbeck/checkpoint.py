@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -45,7 +45,11 @@ class Quantization(BaseModel):
 
 
 class Spec(BaseModel):
-    """All that is needed to build a network before its weights are read."""
+    """All that is needed to build a network before its weights are read.
+
+    `mean` and `std` are the network's own normalization, by channel, in raw units; `size` is what images are scaled
+    to before it, None as they come.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -55,9 +59,17 @@ class Spec(BaseModel):
     classes: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    size: int | None = None
     cuts: dict[str, Cut] = {}
     quantization: Quantization | None = None
     weights_sha256: str = ""
+
+    @model_serializer(mode="wrap")
+    def _without_size_where_there_is_none(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        written: dict[str, Any] = dump(self)
+        if self.size is None:  # the key is younger than the format: a file that does not use it stays as it was
+            del written["size"]
+        return written
 
 
 def digest_of(folder: Path) -> str:

@@ -46,6 +46,23 @@ def replay(workspace: Workspace = Path(".")) -> None:
     typer.echo(f"{replay_workspace(workspace)} runs sent")
 
 
+@app.command()
+def share(
+    folder: Annotated[Path, typer.Argument(help="A checkpoint: models/teacher, models/phone/distill, ...")],
+    name: Annotated[str, typer.Argument(help="The registered model that gets a version.")],
+    workspace: Workspace = Path("."),
+) -> None:
+    """Put a checkpoint into the registry, to be another task's teacher."""
+    from limbeck import params
+    from limbeck.tracking.checkpoints import share_checkpoint
+    from limbeck.tracking.server import tracking_uri
+
+    tracking = params.load(workspace / "params.yaml").tracking
+    uri = tracking_uri(tracking.uri, workspace)
+    version = share_checkpoint(name, folder, uri=uri, experiment=tracking.experiment)
+    typer.echo(f"models:/{name}/{version}")
+
+
 def main() -> None:
     """Run the command; a `LimbeckError` is one line on stderr and its exit code."""
     try:

@@ -1,7 +1,8 @@
 """Soft labels: the teacher's logits [V, N, K] for V numbered views of every training sample.
 
-They belong to pixels: `labels.json` carries the augmentation, its seed, and the digests of data and teacher,
-so that a student meets each logit with the very view it was made for.
+Its features [V, N, D], what enters its head, lie beside them when `label.features` asks: they speak for a teacher
+that answers other classes, too. Both belong to pixels: `labels.json` carries the augmentation, its seed, and the
+digests of data and teacher, so that a student meets each logit with the very view it was made for.
 """
 
 import json
@@ -13,16 +14,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
-from torch import nn
+from torch import Tensor, nn
 
 from limbeck.atomic import reserve, sha256, write_json
 from limbeck.components import Component, bind
 from limbeck.data.augment import AUGMENTS, Views
 from limbeck.data.splits import read, read_meta
 from limbeck.errors import DataError
+from limbeck.models.features import tapped
 from limbeck.params import LabelParams
 
-LOGITS = "logits.npy"
+LOGITS, FEATURES = "logits.npy", "features.npy"
 LARGEST = float(np.finfo(np.float16).max)
 
 
@@ -39,11 +41,20 @@ class LabelMeta(BaseModel):
     teacher_quality: float
     teacher_parameters: int
     sha256: str
+    features_sha256: str | None = None
 
 
-def required_mb(num_views: int, num_samples: int, num_classes: int) -> float:
-    """Size of the stored logits: V x N x K x 2 bytes, in MB of 1,000,000."""
-    return num_views * num_samples * num_classes * 2 / 1e6
+def required_mb(num_views: int, num_samples: int, num_values: int) -> float:
+    """Size of what is stored: V x N x (K logits and D features) x 2 bytes, in MB of 1,000,000."""
+    return num_views * num_samples * num_values * 2 / 1e6
+
+
+def num_features(teacher: nn.Module, x: NDArray[np.generic]) -> int:
+    """D of a teacher, from one raw sample of x [N, ...]."""
+    with torch.inference_mode(), tapped(teacher.eval()) as tap:
+        teacher(torch.from_numpy(np.array(x[:1])))
+    assert tap.features is not None
+    return tap.features.shape[1]
 
 
 def write(
@@ -57,41 +68,47 @@ def write(
     teacher_quality: float,
     progress: Callable[[int, int, str], None],
 ) -> None:
-    """Let the teacher answer every view and store its logits in fp16, view by view.
+    """Let the teacher answer every view and store its logits in fp16, view by view; its features too when asked.
 
     Raises:
-        DataError: they would take more than `max_mb`.
+        DataError: they would take more than `max_mb`, or are too large for fp16.
 
     """
     x, _ = read(data, "train")
     meta = read_meta(data)
-    needed = required_mb(params.num_views, len(x), len(meta.classes))
+    widths = {LOGITS: len(meta.classes)} | ({FEATURES: num_features(teacher, x)} if params.features else {})
+    needed = required_mb(params.num_views, len(x), sum(widths.values()))
     if needed > params.max_mb:
+        per_sample = f"{widths[LOGITS]} classes"
+        if params.features:
+            per_sample = f"({per_sample} + {widths[FEATURES]} features)"
         raise DataError(
-            f"soft labels need {params.num_views} views x {len(x)} samples x {len(meta.classes)} classes x 2 bytes = "
+            f"soft labels need {params.num_views} views x {len(x)} samples x {per_sample} x 2 bytes = "
             f"{needed:.1f} MB; label.max_mb allows {params.max_mb:g}. Raise it, or lower label.num_views."
         )
     torch.set_num_threads(params.threads)
     views = Views(x, bind(params.augment, AUGMENTS, "augmentation")(), seed)
     folder.mkdir(parents=True, exist_ok=True)
-    shape = (params.num_views, len(x), len(meta.classes))
-    stored = np.lib.format.open_memmap(folder / LOGITS, mode="w+", dtype=np.float16, shape=shape)
-    reserve(folder / LOGITS)
+    stored = {}
+    for name, width in widths.items():
+        shape = (params.num_views, len(x), width)
+        stored[name] = np.lib.format.open_memmap(folder / name, mode="w+", dtype=np.float16, shape=shape)
+        reserve(folder / name)
     teacher.eval()
     with torch.inference_mode():
         for view in range(params.num_views):
             for start in range(0, len(x), params.batch_size):
                 indices = torch.arange(start, min(start + params.batch_size, len(x)))
-                logits = teacher(views.get(view, indices)).float().numpy()
-                if not np.abs(logits).max() <= LARGEST:
-                    raise DataError(
-                        f"the teacher's logits reach {np.abs(logits).max():.3g}; soft labels hold up to {LARGEST:,.0f}. "
-                        "A teacher that answers so is broken: look at its training, or its input normalization."
-                    )
-                stored[view, indices.numpy()] = logits
+                with tapped(teacher) as tap:
+                    logits_BK = teacher(views.get(view, indices))
+                stored[LOGITS][view, indices.numpy()] = _as_fp16(logits_BK, "logits")
+                if params.features:
+                    assert tap.features is not None
+                    stored[FEATURES][view, indices.numpy()] = _as_fp16(tap.features, "features")
             progress(view + 1, params.num_views, f"view {view + 1}/{params.num_views}")
-    stored.flush()
-    del stored
+    for array in stored.values():
+        array.flush()
+    stored.clear()
     label_meta = LabelMeta(
         augment=params.augment,
         num_views=params.num_views,
@@ -101,8 +118,20 @@ def write(
         teacher_quality=teacher_quality,
         teacher_parameters=sum(parameter.numel() for parameter in teacher.parameters()),
         sha256=sha256(folder / LOGITS),
+        features_sha256=sha256(folder / FEATURES) if params.features else None,
     )
-    write_json(folder / "labels.json", label_meta.model_dump(mode="json"))
+    without = set() if params.features else {"features_sha256"}
+    write_json(folder / "labels.json", label_meta.model_dump(mode="json", exclude=without))
+
+
+def _as_fp16(answers: Tensor, what: str) -> NDArray[np.float16]:
+    values: NDArray[np.float32] = answers.float().numpy()
+    if not np.abs(values).max() <= LARGEST:
+        raise DataError(
+            f"the teacher's {what} reach {np.abs(values).max():.3g}; soft labels hold up to {LARGEST:,.0f}. "
+            "A teacher that answers so is broken: look at its training, or its input normalization."
+        )
+    return values.astype(np.float16)
 
 
 def read_labels_meta(folder: Path) -> LabelMeta:
@@ -119,13 +148,15 @@ def read_labels_meta(folder: Path) -> LabelMeta:
         raise DataError(f"{folder}/labels.json is not what label writes: {error}. Run `dvc repro -f label`.") from None
 
 
-def read_views(data: Path, labels: Path, *, with_teacher: bool) -> tuple[Views, NDArray[np.float16] | None]:
-    """The labelled views and the logits [V, N, K] made for them.
+def read_views(
+    data: Path, labels: Path, *, with_teacher: bool
+) -> tuple[Views, NDArray[np.float16] | None, NDArray[np.float16] | None]:
+    """The labelled views, the logits [V, N, K] made for them, and the features [V, N, D] where they were kept.
 
     A student that must do without a teacher gets the same views in the same order, and None.
 
     Raises:
-        DataError: the logits changed, or were made for other data.
+        DataError: logits or features changed, or were made for other data.
     """
     meta, label_meta = read_meta(data), read_labels_meta(labels)
     if label_meta.data_digest != meta.digest:
@@ -133,9 +164,13 @@ def read_views(data: Path, labels: Path, *, with_teacher: bool) -> tuple[Views, 
             f"{labels} was made for data {label_meta.data_digest[:16]}..., {data} is {meta.digest[:16]}...; "
             "run `dvc repro label`."
         )
-    path = labels / LOGITS
-    if sha256(path) != label_meta.sha256:
-        raise DataError(f"{path} has changed since it was made; `dvc checkout --force labels` restores it.")
+    stored: list[NDArray[np.float16] | None] = []
+    for name, expected in ((LOGITS, label_meta.sha256), (FEATURES, label_meta.features_sha256)):
+        path = labels / name
+        if expected is not None and (not path.exists() or sha256(path) != expected):
+            raise DataError(f"{path} has changed since it was made; `dvc checkout --force labels` restores it.")
+        is_wanted = with_teacher and expected is not None
+        stored.append(np.load(path, mmap_mode="r", allow_pickle=False) if is_wanted else None)
     x, _ = read(data, "train")
     views = Views(x, bind(label_meta.augment, AUGMENTS, "augmentation")(), label_meta.seed, label_meta.num_views)
-    return views, np.load(path, mmap_mode="r", allow_pickle=False) if with_teacher else None
+    return views, stored[0], stored[1]

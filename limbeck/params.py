@@ -5,6 +5,7 @@ A stage asks for sections by argument name and type (see `stages/__main__.py`):
 where it stands: `train: Annotated[TrainParams, At("student.train")]`.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import reduce
@@ -23,6 +24,7 @@ from pydantic import (
     PositiveInt,
     Tag,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
@@ -59,6 +61,11 @@ class Section(BaseModel):
 
 class Unused(Component):
     """A technique chosen away by `{use: none}`; whatever stands beside it waits unread."""
+
+
+def _is_used(value: Any) -> str:
+    use = value.get("use") if isinstance(value, dict) else getattr(value, "use", None)
+    return "unused" if use == NONE else "used"
 
 
 class SplitParams(Section):
@@ -119,19 +126,149 @@ class ShortTrainParams(Section):
         return train.model_copy(update={"epochs": self.epochs, "lr": self.lr, "warmup_epochs": 0.0})
 
 
-class TeacherParams(Section):
-    """The large network and how it is trained."""
+class InputParams(Section):
+    """What a teacher from elsewhere expects at its first layer: its *own* normalization, by channel.
 
+    `units` says what mean and std were computed on: `raw` values as the data have them, or `0..1` (bytes / 255).
+    `size`: images are scaled to size x size first; null leaves them.
+    """
+
+    mean: Annotated[tuple[float, ...], Field(min_length=1)]
+    std: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)]
+    units: Literal["raw", "0..1"]
+    size: PositiveInt | None
+
+    @model_validator(mode="after")
+    def _has_equal_lengths(self) -> "InputParams":
+        if len(self.mean) != len(self.std):
+            raise ValueError(f"mean has {len(self.mean)} values and std {len(self.std)}; give one of each by channel")
+        return self
+
+
+class AdaptParams(Section):
+    """What is trained of a teacher that was not made here: every weight (`all`), or a `head` on frozen features."""
+
+    use: Literal["all", "head"]
+    augment: Component
+    train: TrainParams
+
+
+Adapt: TypeAlias = Annotated[
+    Annotated[AdaptParams, Tag("used")] | Annotated[Unused, Tag("unused")], Discriminator(_is_used)
+]
+Sha256: TypeAlias = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class TrainTeacher(Section):
+    """`use: train`: a network and how it is trained here."""
+
+    use: Literal["train"]
     model: Component
     augment: Component
     train: TrainParams
 
 
+class WeightsTeacher(Section):
+    """`use: weights`: a file's tensors in a named or imported architecture.
+
+    `key` names the entry of the file that holds the tensors (null: the file itself), `prefix` what their names begin
+    with. `match` pairs them with the architecture's own by `names`, or by the `order` both were defined in.
+    """
+
+    use: Literal["weights"]
+    file: Path
+    sha256: Sha256 | None
+    key: str | None
+    prefix: str
+    match: Literal["names", "order"]
+    model: Component
+    input: InputParams
+    adapt: Adapt
+
+
+class CheckpointTeacher(Section):
+    """`use: checkpoint`: a folder that Limbeck wrote. `trust` lists the import paths its model may name."""
+
+    use: Literal["checkpoint"]
+    folder: Path
+    sha256: Sha256 | None
+    trust: tuple[str, ...]
+    adapt: Adapt
+
+
+class RegistryTeacher(Section):
+    """`use: registry`: such a folder from an MLflow registry, `models:/NAME/VERSION`."""
+
+    use: Literal["registry"]
+    model: str
+    uri: str
+    trust: tuple[str, ...]
+    adapt: Adapt
+
+    @field_validator("model")
+    @classmethod
+    def _names_a_version(cls, model: str) -> str:
+        if not re.fullmatch(r"models:/[^/@]+/[1-9][0-9]*", model):
+            raise ValueError("expected models:/NAME/VERSION with a number: an alias moves, and DVC would not notice")
+        return model
+
+    @model_validator(mode="after")
+    def _uri_has_a_scheme(self) -> "RegistryTeacher":
+        check_tracking_uri(self.uri)
+        return self
+
+
+def _kind_of_teacher(value: Any) -> str:
+    use = value.get("use") if isinstance(value, dict) else getattr(value, "use", None)
+    return f"use={use}"
+
+
+Member: TypeAlias = Annotated[
+    Annotated[TrainTeacher, Tag("use=train")]
+    | Annotated[WeightsTeacher, Tag("use=weights")]
+    | Annotated[CheckpointTeacher, Tag("use=checkpoint")]
+    | Annotated[RegistryTeacher, Tag("use=registry")],
+    Discriminator(_kind_of_teacher),
+]
+
+
+class EnsembleTeacher(Section):
+    """`use: ensemble`: several teachers that answer as one. `weights` are relative; null counts all the same."""
+
+    use: Literal["ensemble"]
+    members: Annotated[tuple[Member, ...], Field(min_length=2)]
+    weights: tuple[PositiveFloat, ...] | None
+
+    @model_validator(mode="after")
+    def _weighs_every_member(self) -> "EnsembleTeacher":
+        if self.weights is not None and len(self.weights) != len(self.members):
+            raise ValueError(f"{len(self.members)} members have {len(self.weights)} weights; give each one, or null")
+        return self
+
+
+TeacherParams: TypeAlias = Annotated[
+    Annotated[TrainTeacher, Tag("use=train")]
+    | Annotated[WeightsTeacher, Tag("use=weights")]
+    | Annotated[CheckpointTeacher, Tag("use=checkpoint")]
+    | Annotated[RegistryTeacher, Tag("use=registry")]
+    | Annotated[EnsembleTeacher, Tag("use=ensemble")],
+    Discriminator(_kind_of_teacher),
+]
+TEACHERS: dict[str, type[Section]] = {
+    "use=train": TrainTeacher,
+    "use=weights": WeightsTeacher,
+    "use=checkpoint": CheckpointTeacher,
+    "use=registry": RegistryTeacher,
+    "use=ensemble": EnsembleTeacher,
+}
+
+
 class LabelParams(Section):
-    """How many augmented views of every training sample the teacher answers."""
+    """How many augmented views of every training sample the teacher answers, and whether its features are kept too."""
 
     augment: Component
     num_views: PositiveInt
+    features: bool
     max_mb: PositiveFloat
     batch_size: PositiveInt
     threads: PositiveInt
@@ -227,11 +364,6 @@ class ContractParams(Section):
     require: Literal["kept", "proven"]
 
 
-def _is_used(value: Any) -> str:
-    use = value.get("use") if isinstance(value, dict) else getattr(value, "use", None)
-    return "unused" if use == NONE else "used"
-
-
 class TargetParams(Section):
     """One kind of device and the chain that fills it."""
 
@@ -262,6 +394,12 @@ class Params(Section):
     measure: MeasureParams
     tracking: TrackingParams
     targets: Annotated[dict[Name, TargetParams], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _has_features_to_keep(self) -> "Params":
+        if self.label.features and isinstance(self.teacher, EnsembleTeacher):
+            raise ValueError("label.features is true, but an ensemble has no features of its own; distil its logits")
+        return self
 
     def section(self, path: str, target: str | None) -> Any:
         """The value at a dotted path, looked up in the target first and in the root otherwise."""
@@ -326,10 +464,18 @@ def load(path: Path = Path("params.yaml")) -> Params:
 
 def _explain(error: ValidationError) -> Iterator[str]:
     for problem in error.errors():
-        keys = [str(key) for key in problem["loc"] if key not in ("used", "unused")]
+        loc = [str(key) for key in problem["loc"]]
+        keys = [key for key in loc if not _is_tag(key)]
         where = ".".join(keys)
         if problem["type"] == "extra_forbidden":
-            yield f"{where}: unknown key; {nearest(keys[-1], _siblings(keys))}"
+            yield f"{where}: unknown key; {nearest(keys[-1], _siblings(loc))}"
+        elif problem["type"] == "union_tag_invalid":
+            known = [tag.strip("'").removeprefix("use=") for tag in problem["ctx"]["expected_tags"].split(", ")]
+            found = problem["ctx"]["tag"].removeprefix("use=")
+            if found == str(None):
+                yield f"{where}.use: missing; one of {', '.join(known)}."
+            else:
+                yield f"{where}.use: no teacher {found!r}; {nearest(found, known)}"
         elif problem["type"] == "missing":
             yield f"{where}: missing; add it (recipes/ and the comments of params.yaml show values)."
         else:
@@ -339,11 +485,18 @@ def _explain(error: ValidationError) -> Iterator[str]:
             yield f"{where or 'params.yaml'}: {message}{shown}"
 
 
-def _siblings(keys: list[str]) -> list[str]:
-    """The keys that are known where the last of `keys` stands."""
+def _is_tag(key: str) -> bool:
+    """Whether an entry of an error's place is pydantic's name for the kind that was chosen, not a key of the file."""
+    return key in ("used", "unused") or key.startswith("use=")
+
+
+def _siblings(loc: list[str]) -> list[str]:
+    """The keys that are known where the last of `loc` stands."""
     model: type[BaseModel] = Params
-    for key in keys[:-1]:
-        if model is Params and key == "targets":
+    for key in loc[:-1]:
+        if key in TEACHERS:
+            model = TEACHERS[key]
+        elif model is Params and key == "targets":
             model = TargetParams
         elif key in model.model_fields:
             model = _model_in(model.model_fields[key].annotation) or model

@@ -7,7 +7,6 @@ its work are the final widths (`cuts`), which any torch builds again.
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from limbeck import models
@@ -15,6 +14,7 @@ from limbeck.checkpoint import Cut, Spec
 from limbeck.components import Component, bind
 from limbeck.errors import ParamsError
 from limbeck.models import Network, count_macs
+from limbeck.models.features import head_of
 from limbeck.params import PruneParams
 
 FINE_STEPS = 100
@@ -36,18 +36,6 @@ def random() -> Any:
 
 
 IMPORTANCES: dict[str, Callable[..., Any]] = {"magnitude": magnitude, "random": random}
-
-
-def _head(body: nn.Module, sample: Tensor) -> nn.Module:
-    """The module that makes the logits: the last convolution or linear layer to run."""
-    order: list[nn.Module] = []
-    layers = [module for module in body.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
-    handles = [layer.register_forward_hook(lambda module, *_: order.append(module)) for layer in layers]
-    with torch.no_grad():
-        body(sample)
-    for handle in handles:
-        handle.remove()
-    return order[-1]
 
 
 def prune_(network: Network, params: PruneParams, sample: Tensor) -> Iterator[int]:
@@ -77,7 +65,7 @@ def prune_(network: Network, params: PruneParams, sample: Tensor) -> Iterator[in
         importance=bind(Component(use=params.use), IMPORTANCES, "importance")(),
         pruning_ratio=0.98 if params.ratio is None else params.ratio,
         iterative_steps=FINE_STEPS if by_macs else params.steps,
-        ignored_layers=[_head(network.body, inputs)],
+        ignored_layers=[network.body.get_submodule(head_of(network.body, inputs))],
         round_to=params.round_to,
     )
     for step in range(1, params.steps + 1):

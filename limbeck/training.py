@@ -51,6 +51,7 @@ class TrainingData:
     views: the augmented training samples. labels_N: int64.
     teacher_VNK: the teacher's logits for each of V views, or None; then every epoch has a view of its own.
     x, y: the validation split, raw.
+    features_VND: the teacher's features for the same views, or None.
     """
 
     views: Views
@@ -58,12 +59,19 @@ class TrainingData:
     teacher_VNK: NDArray[np.float16] | None
     x: NDArray[np.generic]
     y: NDArray[np.int64]
+    features_VND: NDArray[np.float16] | None = None
 
     @classmethod
-    def of(cls, data: Path, views: Views, teacher_VNK: NDArray[np.float16] | None) -> "TrainingData":
+    def of(
+        cls,
+        data: Path,
+        views: Views,
+        teacher_VNK: NDArray[np.float16] | None,
+        features_VND: NDArray[np.float16] | None = None,
+    ) -> "TrainingData":
         """Join views of the training split with its labels and the validation split."""
         _, labels_N = read(data, "train")
-        return cls(views, labels_N, teacher_VNK, *read(data, "validation"))
+        return cls(views, labels_N, teacher_VNK, *read(data, "validation"), features_VND)
 
     def batches(self, epoch: int, batch_size: int, seed: int) -> Iterator[Batch]:
         """The batches of an epoch: a fresh permutation, whole batches only (one smaller one if there is no other)."""
@@ -71,11 +79,12 @@ class TrainingData:
         order = np.random.default_rng([seed, epoch]).permutation(len(self.views))
         for start in range(0, max(1, len(order) // batch_size) * batch_size, batch_size):
             indices = order[start : start + batch_size]
-            teacher = (
-                None if self.teacher_VNK is None else torch.from_numpy(np.asarray(self.teacher_VNK[view, indices]))
+            teacher, features = (
+                None if stored is None else torch.from_numpy(np.asarray(stored[view, indices]))
+                for stored in (self.teacher_VNK, self.features_VND)
             )
             labels = torch.from_numpy(np.asarray(self.labels_N[indices]))
-            yield Batch(self.views.get(view, torch.from_numpy(indices)), labels, teacher)
+            yield Batch(self.views.get(view, torch.from_numpy(indices)), labels, teacher, features)
 
     def num_batches(self, batch_size: int) -> int:
         """Batches per epoch."""

@@ -31,7 +31,7 @@ from limbeck.atomic import fsync_tree, is_full, write_json
 from limbeck.components import Component, Table, check, unwatched
 from limbeck.edge import EdgeError
 from limbeck.errors import LimbeckError, ParamsError, from_os_error
-from limbeck.params import At, Out, Params, TargetParams, Unused
+from limbeck.params import At, EnsembleTeacher, Out, Params, TargetParams, TrainTeacher, Unused, WeightsTeacher
 from limbeck.recording import Report
 from limbeck.watch import end_with_parent
 
@@ -84,10 +84,15 @@ def components_of(params: Params) -> Iterator[tuple[Component, Table, str]]:
 
     yield Component(use=params.metric), METRICS, "metric"
     yield params.data.source, SOURCES, "data source"
-    for section in (params.teacher, params.label):
-        yield section.augment, AUGMENTS, "augmentation"
-    yield params.teacher.model, MODELS, "model"
-    yield params.teacher.train.optimizer, OPTIMIZERS, "optimizer"
+    yield params.label.augment, AUGMENTS, "augmentation"
+    several = params.teacher.members if isinstance(params.teacher, EnsembleTeacher) else (params.teacher,)
+    for teacher in several:
+        if isinstance(teacher, TrainTeacher | WeightsTeacher):
+            yield teacher.model, MODELS, "model"
+        trained = teacher if isinstance(teacher, TrainTeacher) else teacher.adapt
+        if not isinstance(trained, Unused):
+            yield trained.augment, AUGMENTS, "augmentation"
+            yield trained.train.optimizer, OPTIMIZERS, "optimizer"
     for target in params.targets.values():
         yield target.device, DEVICES, "device"
         yield target.student.model, MODELS, "model"
@@ -105,12 +110,25 @@ def check_components(params: Params, warn: Callable[[str], None]) -> None:
 
     Raises:
         ComponentError: naming the component, the keyword and what is expected.
+        ParamsError: a loss learns from features that `label` does not keep.
 
     """
+    from limbeck.models import builder
+    from limbeck.objectives import ON_FEATURES
+
     for component, table, kind in components_of(params):
-        check(component, table, kind)
+        if kind == "model":
+            builder(component)
+        else:
+            check(component, table, kind)
         if why := unwatched(component, kind):
             warn(why)
+    for name, target in params.targets.items():
+        if target.distill.use in ON_FEATURES and not params.label.features:
+            raise ParamsError(
+                f"targets.{name}.distill: {target.distill.use} learns from the teacher's features, which label does not "
+                "keep; set label.features: true."
+            )
 
 
 def own_code() -> list[Path]:

@@ -13,7 +13,7 @@ from limbeck.recording import Report
 def run(
     *, data: Path, teacher: Path, out: Out, label: LabelParams, metric: str, seed: int, report: Report
 ) -> dict[str, Any]:
-    """Let the teacher answer `num_views` views and store its logits in fp16."""
+    """Let the teacher answer `num_views` views and store its logits in fp16, its features too when asked."""
     _, network = models.load(teacher)
     x, y = read(data, "validation")
     quality = float(scorer(metric)(predict(network, x), y).mean())
@@ -22,5 +22,6 @@ def run(
         seed=seed, teacher_digest=checkpoint.digest_of(teacher), teacher_quality=quality, progress=report.progress,
     )  # fmt: skip
     meta = read_meta(data)
-    megabytes = labels.required_mb(label.num_views, meta.counts["train"], len(meta.classes))
+    num_values = len(meta.classes) + (labels.num_features(network, x) if label.features else 0)
+    megabytes = labels.required_mb(label.num_views, meta.counts["train"], num_values)
     return {"views": label.num_views, "megabytes": megabytes, "teacher_validation": quality}

@@ -1,4 +1,4 @@
-"""The large network, trained."""
+"""The large network: trained here, or brought along."""
 
 from pathlib import Path
 from typing import Any
@@ -6,37 +6,27 @@ from typing import Any
 import torch
 
 from limbeck import models
-from limbeck.checkpoint import Spec
-from limbeck.components import bind
-from limbeck.data.augment import AUGMENTS, Views
-from limbeck.data.splits import read, read_meta
-from limbeck.evaluation import scorer
-from limbeck.objectives import cross_entropy, on_logits
-from limbeck.params import Out, TeacherParams
+from limbeck.data.splits import read
+from limbeck.params import Out, RegistryTeacher, TeacherParams
 from limbeck.recording import Report
-from limbeck.training import TrainingData, fit
+from limbeck.teachers.making import Making
 
 
 def run(*, data: Path, out: Out, teacher: TeacherParams, metric: str, seed: int, report: Report) -> dict[str, Any]:
-    """Train the teacher through the one loop on a fresh view of the data every epoch."""
-    meta = read_meta(data)
-    x, _ = read(data, "train")
-    spec = Spec(
-        model=teacher.model, shape=meta.shape, dtype=meta.dtype, classes=meta.classes, mean=meta.mean, std=meta.std
-    )
-    torch.manual_seed(seed)
-    network = models.build(spec)
-    views = Views(x, bind(teacher.augment, AUGMENTS, "augmentation")(), seed)
-    training = TrainingData.of(data, views, None)
-    fitted = fit(
-        network, on_logits(cross_entropy), training, teacher.train,
-        score=scorer(metric), seed=seed, report=report, arm="teacher",
-    )  # fmt: skip
+    """Train a teacher, or take one from weights, a checkpoint, a registry or several of them, and adapt it as asked."""
+    spec, network, figures = Making(data, metric, seed, report, fetch).make(teacher)
     models.save(out, spec, network)
-    report.log(f"{metric} {fitted.best:.4f} on validation, epoch {fitted.best_epoch + 1}")
+    x, _ = read(data, "train")
     return {
-        "validation": fitted.best,
-        "best_epoch": fitted.best_epoch,
+        **figures,
         "parameters": models.num_params(network),
         "macs": models.count_macs(network, torch.from_numpy(x[:1].copy())),
     }
+
+
+def fetch(teacher: RegistryTeacher, into: Path) -> Path:
+    """Download a registered checkpoint; mlflow is imported for teachers from a registry alone."""
+    from limbeck.tracking.checkpoints import fetch_checkpoint
+    from limbeck.tracking.server import tracking_uri
+
+    return fetch_checkpoint(teacher.model, into, uri=tracking_uri(teacher.uri))

@@ -36,6 +36,7 @@ class Remembering:
         self.scratch = scratch
         self.rows: list[dict[str, float | str]] = []
         self.lines: list[str] = []
+        self.warnings: list[str] = []
         self.steps: list[int] = []
 
     def progress(self, done: int, total: int, note: str = "") -> None:
@@ -46,6 +47,9 @@ class Remembering:
 
     def log(self, message: str) -> None:
         self.lines.append(message)
+
+    def warn(self, message: str) -> None:
+        self.warnings.append(message)
 
 
 @pytest.fixture

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from limbeck import cli
+from limbeck import cli, models
+from limbeck.checkpoint import Spec
+from limbeck.components import Component
 from tests.conftest import ROOT, TINY
 
 
@@ -21,6 +23,7 @@ def test_help_names_the_commands_and_how_the_pipeline_itself_runs() -> None:
     shown = CliRunner().invoke(cli.app, ["--help"]).stdout
     assert "report" in shown
     assert "replay" in shown
+    assert "share" in shown
     assert "dvc repro" in shown
 
 
@@ -46,3 +49,17 @@ def test_a_folder_without_params_is_named(tmp_path: Path) -> None:
     done = limbeck("replay", "--workspace", tmp_path)
     assert done.returncode == 2
     assert "params.yaml is missing; run in the project's folder" in done.stderr
+
+
+def test_a_checkpoint_is_shared_under_the_name_that_a_teacher_asks_for(workspace: Path, uri: str) -> None:
+    (workspace / "params.yaml").write_text(TINY.read_text())
+    spec = Spec(
+        model=Component.model_validate({"use": "convnet", "width": 4, "depth": 2}), shape=(8, 8, 1), dtype="uint8",
+        classes=("a", "b"), mean=(1.0,), std=(1.0,),
+    )  # fmt: skip
+    models.save(workspace / "teacher", spec, models.build(spec))
+    done = limbeck("share", workspace / "teacher", "made-teacher", "--workspace", workspace, MLFLOW_TRACKING_URI=uri)
+    assert (done.returncode, done.stdout.strip()) == (0, "models:/made-teacher/1")
+    done = limbeck("share", workspace / "nothing", "made-teacher", "--workspace", workspace, MLFLOW_TRACKING_URI=uri)
+    assert done.returncode == 2
+    assert "holds no model.json; expected a Limbeck checkpoint" in done.stderr

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from limbeck.components import Component, bind
 from limbeck.errors import ComponentError
-from limbeck.objectives import LOSSES, Batch, cross_entropy, kd
+from limbeck.objectives import LOSSES, Batch, cross_entropy, kd, on_head, on_logits, similarity
 
 LABELS = torch.tensor([0, 2])
 STUDENT = torch.tensor([[1.0, 0.0, -1.0], [0.5, 0.5, 2.0]])
@@ -60,3 +60,59 @@ def test_the_soft_gradient_keeps_its_size_when_the_temperature_grows() -> None:
 def test_settings_outside_their_range_are_refused(alpha: float, temperature: float) -> None:
     with pytest.raises(ComponentError, match="loss 'kd': (alpha|temperature) is .*; Input should be"):
         bind(Component(use="kd", alpha=alpha, temperature=temperature), LOSSES, "loss")
+
+
+FEATURES = torch.randn(6, 5, generator=torch.Generator().manual_seed(0))
+
+
+def of_features(teacher: torch.Tensor, student: torch.Tensor | None) -> Batch:
+    return Batch(torch.zeros(6, 1), torch.tensor([0, 1, 2, 0, 1, 2]), None, teacher, student)
+
+
+def test_similarity_is_the_mean_square_between_matrices_of_normalized_rows() -> None:
+    other = torch.randn(6, 3, generator=torch.Generator().manual_seed(1))
+    logits = torch.zeros(6, 3)
+    expected = 0.0
+    for i in range(6):
+        rows = []
+        for features in (FEATURES, other):
+            row = [float(features[i] @ features[j]) for j in range(6)]
+            length = math.sqrt(sum(value**2 for value in row))
+            rows.append([value / length for value in row])
+        expected += sum((a - b) ** 2 for a, b in zip(*rows, strict=True)) / 36
+    found = similarity(logits, of_features(FEATURES, other), gamma=7.0).item()
+    assert found == pytest.approx(math.log(3) + 7 * expected, rel=1e-4)
+
+
+@given(angle=st.floats(0, 6), scale=st.floats(0.1, 10))
+def test_features_that_are_turned_or_scaled_as_a_whole_are_similar(angle: float, scale: float) -> None:
+    turned = FEATURES.clone()
+    cos, sin = math.cos(angle), math.sin(angle)
+    turned[:, 0], turned[:, 1] = (
+        cos * FEATURES[:, 0] - sin * FEATURES[:, 1],
+        sin * FEATURES[:, 0] + cos * FEATURES[:, 1],
+    )
+    loss = similarity(torch.zeros(6, 3), of_features(FEATURES, scale * turned), gamma=1.0).item()
+    assert loss == pytest.approx(math.log(3), abs=1e-4)
+
+
+def test_similarity_reaches_the_layers_before_the_head_and_spares_a_model_without_layers() -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(4, 5), torch.nn.ReLU(), torch.nn.Linear(5, 3))
+    batch = Batch(torch.randn(6, 4), torch.tensor([0, 1, 2, 0, 1, 2]), None, FEATURES)
+    objective = on_logits(lambda logits, seen: similarity(logits, seen, gamma=1.0) - cross_entropy(logits, seen))
+    objective(model, batch).backward()
+    assert model[0].weight.grad is not None
+    assert model[0].weight.grad.abs().sum() > 0
+    assert model[2].weight.grad is None or not model[2].weight.grad.any(), "the head hears of it nothing"
+    graph = torch.export.export(model, (batch.inputs,)).module()
+    assert objective(graph, batch).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_a_frozen_body_stays_in_evaluation_while_its_head_trains() -> None:
+    model = torch.nn.Sequential(torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 3), torch.nn.Dropout(0.5)).train()
+    seen = []
+    on_head(lambda m, _: seen.extend(part.training for part in m.children()) or torch.zeros(()), "1")(
+        model, batch(None)
+    )
+    assert seen == [False, True, False]

@@ -27,6 +27,16 @@ def altered(tmp_path: Path, changes: dict[str, Any]) -> Path:
     return path
 
 
+INPUT: dict[str, Any] = {"mean": [0.5], "std": [0.5], "units": "0..1", "size": None}
+WEIGHTS: dict[str, Any] = {
+    "use": "weights", "file": "w.pt", "sha256": None, "key": None, "prefix": "", "match": "names",
+    "model": {"use": "resnet", "width": 8, "depth": 8}, "input": INPUT, "adapt": {"use": "none"},
+}  # fmt: skip
+REGISTRY: dict[str, Any] = {
+    "use": "registry", "model": "models:/t/3", "uri": "sqlite:///mlflow.db", "trust": [], "adapt": {"use": "none"},
+}  # fmt: skip
+
+
 def test_the_projects_own_files_are_valid() -> None:
     for path in [ROOT / "params.yaml", TINY, *(ROOT / "recipes").glob("*.yaml")]:
         assert params.load(path).targets
@@ -44,6 +54,27 @@ def test_the_projects_own_files_are_valid() -> None:
         ({"targets.phone.prune.max_macs": 5}, r"ratio is 0.25 and max_macs is 5; give a value to one"),
         ({"tracking.uri": "htp:/nowhere"}, r"'htp:/nowhere' is no tracking URI; expected e.g. sqlite"),
         ({"targets": {}}, r"targets: "),
+        ({"teacher.use": "weigths"}, r"teacher.use: no teacher 'weigths'; did you mean 'weights'\?"),
+        ({"teacher.use": None}, r"teacher.use: missing; one of train, weights, checkpoint, registry, ensemble"),
+        ({"teacher.trian": 1}, r"teacher.trian: unknown key; did you mean 'train'\?"),
+        ({"teacher": {**WEIGHTS, "fiel": "w.pt"}}, r"teacher.fiel: unknown key; did you mean 'file'\?"),
+        ({"teacher": {**WEIGHTS, "adapt": {"use": "haed"}}}, r"teacher.adapt.use: Input should be 'all' or 'head'"),
+        ({"teacher": {**WEIGHTS, "sha256": "abc"}}, r"teacher.sha256: String should match pattern"),
+        ({"teacher": {**WEIGHTS, "input": {**INPUT, "std": [1, 2]}}}, r"mean has 1 values and std 2; give one of each"),
+        (
+            {"teacher": {"use": "ensemble", "members": [WEIGHTS], "weights": None}},
+            r"members: Tuple should have at least 2",
+        ),
+        ({"teacher": {"use": "ensemble", "members": [WEIGHTS] * 2, "weights": [1]}}, r"2 members have 1 weights"),
+        (
+            {"teacher": {"use": "ensemble", "members": [WEIGHTS] * 2, "weights": None}, "label.features": True},
+            r"an ensemble has no features of its own; distil its logits",
+        ),
+        (
+            {"teacher": {**REGISTRY, "model": "models:/t@champion"}},
+            r"teacher.model: .*models:/NAME/VERSION.* an alias moves",
+        ),
+        ({"teacher": {**REGISTRY, "uri": "htp:/x"}}, r"'htp:/x' is no tracking URI"),
         ({"targets.phone.contract.require": "hoped"}, r"Input should be 'kept' or 'proven' \(found 'hoped'\)"),
     ],
 )
@@ -62,6 +93,20 @@ def test_a_technique_can_be_chosen_away_alone_or_with_its_settings_left_standing
     left = params.load(altered(tmp_path, {f"targets.phone.{technique}.use": "none"}))
     for loaded in (alone, left):
         assert isinstance(getattr(loaded.targets["phone"], technique), Unused)
+
+
+@pytest.mark.parametrize(
+    "section", [WEIGHTS, REGISTRY, {"use": "ensemble", "members": [WEIGHTS, REGISTRY], "weights": [1, 2]}]
+)
+def test_every_kind_of_teacher_is_a_section_of_its_own(tmp_path: Path, section: dict[str, Any]) -> None:
+    assert params.load(altered(tmp_path, {"teacher": section})).teacher.use == section["use"]
+
+
+def test_what_would_adapt_a_teacher_may_be_left_standing(tmp_path: Path) -> None:
+    waiting = {"use": "none", "augment": {"use": "none"}, "train": {}}
+    loaded = params.load(altered(tmp_path, {"teacher": {**WEIGHTS, "adapt": waiting}})).teacher
+    assert isinstance(loaded, params.WeightsTeacher)
+    assert isinstance(loaded.adapt, Unused)
 
 
 def test_a_file_that_is_missing_or_no_yaml_is_an_error_with_a_next_step(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """Networks: raw samples in, logits out, with the preprocessing inside.
 
 A builder takes the shape of one preprocessed sample and the number of classes, and keyword-only sizes:
-`def my_model(shape, num_classes, *, width: int) -> nn.Module`. Legend: B batch, H W C image, K classes.
+`def my_model(shape, num_classes, *, width: int) -> nn.Module`. Another package's is called with `num_classes=`
+(`limbeck/models/imported.py`). Legend: B batch, H W C image, K classes.
 """
 
 from collections.abc import Callable
@@ -9,32 +10,56 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from limbeck import checkpoint
 from limbeck.checkpoint import Cut, Spec
-from limbeck.components import bind
+from limbeck.components import Component, bind, resolve
+from limbeck.models import imported
 from limbeck.models.convnet import convnet
+from limbeck.models.ensemble import ensemble
 from limbeck.models.resnet import resnet
 
-MODELS: dict[str, Callable[..., nn.Module]] = {"resnet": resnet, "convnet": convnet}
+MODELS: dict[str, Callable[..., nn.Module]] = {"resnet": resnet, "convnet": convnet, "ensemble": ensemble}
+
+
+def builder(model: Component) -> Callable[[tuple[int, ...], int], nn.Module]:
+    """The builder that a component names: ours by table or `custom.`, or any package's.
+
+    Raises:
+        ComponentError: it does not exist or does not accept its keywords.
+
+    """
+    function = resolve(model, MODELS, "model")
+    return bind(model, MODELS, "model") if imported.is_own(function) else imported.builder_of(function, model)
 
 
 class Preprocess(nn.Module):
-    """Raw samples to normalized float32: images [B, H, W, C] -> [B, C, H, W], features [B, F] as they lie."""
+    """Raw samples to normalized float32: images [B, H, W, C] -> [B, C, H, W], features [B, F] as they lie.
+
+    Grey images become as many equal channels as `mean` has values; `size` scales images to size x size.
+    """
 
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...], is_image: bool) -> None:
+    def __init__(
+        self, mean: tuple[float, ...], std: tuple[float, ...], is_image: bool, size: int | None = None
+    ) -> None:
         super().__init__()
-        self.is_image = is_image
+        self.is_image, self.size = is_image, size
         self.register_buffer("mean", torch.tensor(mean), persistent=False)
         self.register_buffer("scale", 1 / torch.tensor(std), persistent=False)
 
     def forward(self, raw: Tensor) -> Tensor:
         """[B, ...] raw -> normalized float32."""
         normalized = (raw.float() - self.mean) * self.scale
-        return normalized.permute(0, 3, 1, 2).contiguous() if self.is_image else normalized
+        if not self.is_image:
+            return normalized
+        images_BCHW = normalized.permute(0, 3, 1, 2).contiguous()
+        if self.size is None:
+            return images_BCHW
+        return functional.interpolate(images_BCHW, (self.size, self.size), mode="bilinear", align_corners=False)
 
 
 class Network(nn.Module):
@@ -52,11 +77,17 @@ class Network(nn.Module):
 
 def build(spec: Spec) -> Network:
     """The network that a spec describes, with fresh weights from torch's current generator."""
-    is_image = len(spec.shape) == 3
-    height_first = (spec.shape[2], *spec.shape[:2]) if is_image else spec.shape
-    body = bind(spec.model, MODELS, "model")(height_first, len(spec.classes))
+    body = builder(spec.model)(body_shape(spec), len(spec.classes))
     apply_cuts_(body, spec.cuts)
-    return Network(Preprocess(spec.mean, spec.std, is_image), body)
+    return Network(Preprocess(spec.mean, spec.std, len(spec.shape) == 3, spec.size), body)
+
+
+def body_shape(spec: Spec) -> tuple[int, ...]:
+    """The shape of one preprocessed sample: [C, H, W] of an image, or the features as they lie."""
+    if len(spec.shape) != 3:
+        return spec.shape
+    height, width, channels = spec.shape
+    return (max(channels, len(spec.mean)), spec.size or height, spec.size or width)
 
 
 def apply_cuts_(body: nn.Module, cuts: dict[str, Cut]) -> None:

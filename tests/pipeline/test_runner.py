@@ -85,6 +85,8 @@ def put_labels(workspace: Clone) -> None:
 
 # --- params.yaml
 
+SIMILARITY = {"use": "similarity", "gamma": 100, "control": False}
+
 
 @pytest.mark.parametrize(
     ("values", "message"),
@@ -94,9 +96,11 @@ def put_labels(workspace: Clone) -> None:
         ({"targets.phone.distill.use": "kdd"}, "no loss 'kdd'; did you mean 'kd'?"),
         ({"targets.phone.distill.alhpa": 0.5}, "loss 'kd' has no keyword 'alhpa'; did you mean 'alpha'?"),
         ({"targets.phone.distill.use": "custom.missing:loss"}, "cannot import 'custom.missing'"),
+        ({"targets.phone.distill": SIMILARITY}, "targets.phone.distill: similarity learns from the teacher's features"),
+        ({"teacher.model.use": "json:loads"}, "model 'json:loads' needs s; add it beside `use`"),
         ({"tracking.uri": "mlflow.db"}, "'mlflow.db' is no tracking URI; expected e.g. sqlite:///mlflow.db"),
     ],
-    ids=["key", "range", "component", "keyword", "import", "uri"],
+    ids=["key", "range", "component", "keyword", "import", "features", "no model", "uri"],
 )
 def test_a_mistake_in_a_late_section_stops_the_first_stage(
     workspace: Clone, values: dict[str, object], message: str
