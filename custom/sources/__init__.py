@@ -1,1 +1,1 @@
-"""Your data sources: `def my_source(*, folder: str) -> limbeck.data.sources.Source`. Read by prepare."""
+"""Your data sources: `def mine(*, folder: str) -> limbeck.data.sources.source.Source`; copy template.py."""
