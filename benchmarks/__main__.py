@@ -11,12 +11,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import cold, noop
+from benchmarks import cold, noop, prepare
 from benchmarks.places import ROOT
 from limbeck.atomic import write_json
 from limbeck.edge.measure import machine
 
-BENCHMARKS = {"cold": cold, "noop": noop}
+BENCHMARKS = {"cold": cold, "noop": noop, "prepare": prepare}
 
 
 def _git(*arguments: str) -> str:
