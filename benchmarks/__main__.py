@@ -1,7 +1,6 @@
 """`python -m benchmarks [NAME...]`: measure, print, write benchmarks/results/NAME.json."""
 
 import subprocess
-import sys
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
@@ -43,7 +42,7 @@ def main(
                 "commit": _git("rev-parse", "HEAD"),
                 "dirty": bool(_git("status", "--porcelain", "-uno")),
                 "machine": machine(),
-                "command": " ".join(["python", "-m", "benchmarks", *sys.argv[1:]]),
+                "command": " ".join(["python -m benchmarks", *(names or []), *(["--quick"] if quick else [])]),
                 "date": datetime.now(UTC).isoformat(timespec="seconds"),
                 "params": str(params.relative_to(ROOT)),
             }
