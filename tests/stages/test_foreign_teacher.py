@@ -10,7 +10,8 @@ from limbeck import labels, models
 from limbeck.checkpoint import digest_of
 from limbeck.components import Component
 from limbeck.data import splits
-from limbeck.data.sources import Source, digits
+from limbeck.data.sources.digits import digits
+from limbeck.data.sources.source import Part, Source
 from limbeck.params import CheckpointTeacher, DistillParams, LabelParams, Params, StudentParams
 from stages import distill, label, teacher
 from tests.conftest import Remembering
@@ -22,7 +23,8 @@ EVEN_ODD = ("even", "odd")
 def parity(tmp_path_factory: pytest.TempPathFactory, tiny: Params) -> Path:
     source = digits()
     folder = tmp_path_factory.mktemp("parity") / "data"
-    splits.write(folder, Source("parity", source.x, source.y % 2, EVEN_ODD), tiny.data.split, 0)
+    part = Part(source.train.labels % 2, source.train.samples)
+    splits.write(folder, Source("parity", EVEN_ODD, part), tiny.data.split, 0)
     return folder
 
 

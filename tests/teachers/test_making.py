@@ -12,7 +12,8 @@ from limbeck import checkpoint, models
 from limbeck.atomic import sha256
 from limbeck.checkpoint import Spec
 from limbeck.data import splits
-from limbeck.data.sources import digits
+from limbeck.data.sources.digits import digits
+from limbeck.data.sources.source import Source, in_memory
 from limbeck.errors import CheckpointError, ComponentError
 from limbeck.evaluation import predict
 from limbeck.params import Params
@@ -173,13 +174,10 @@ def test_an_imported_architecture_that_cannot_take_the_samples_is_named_before_i
 def test_a_teacher_of_other_data_normalizes_as_it_did_there(
     tmp_path: Path, made: Path, tiny: Params, report: Remembering
 ) -> None:
-    source = digits()
-    bright = splits.write(
-        tmp_path / "bright",
-        source.__class__("bright", source.x // 2 + 100, source.y, source.classes),
-        tiny.data.split,
-        0,
-    )
+    images = np.stack(list(digits().train.samples()))
+    part = in_memory(images // 2 + 100, digits().train.labels)
+    brighter = Source("bright", digits().classes, part)
+    bright = splits.write(tmp_path / "bright", brighter, tiny.data.split, 0, max_overlap=1)
     theirs: Spec = checkpoint.read(made)[0]
     teach(tiny, tmp_path / "bright", tmp_path / "t", report, weights(made, tmp_path / "bright"))
     assert models.load(tmp_path / "t")[0].mean == theirs.mean != bright.mean

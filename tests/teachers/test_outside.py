@@ -30,6 +30,8 @@ def meta_of(shape: tuple[int, ...] = (8, 8, 3), classes: tuple[str, ...] = ("a",
         counts={},
         mean=(1.0,),
         std=(1.0,),
+        overlap=0,
+        skipped=0,
         sha256={},
         digest="",
     )

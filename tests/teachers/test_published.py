@@ -49,7 +49,7 @@ def test_the_published_resnet_56_comes_out_at_its_93_39_percent() -> None:
     )
     teacher = WeightsTeacher.model_validate(section)
     meta = Meta(
-        name="cifar10", classes=classes, shape=(32, 32, 3), dtype="uint8", counts={}, mean=(0.0,), std=(1.0,), sha256={}, digest=""
+        name="cifar10", classes=classes, shape=(32, 32, 3), dtype="uint8", counts={}, mean=(0.0,), std=(1.0,), overlap=0, skipped=0, sha256={}, digest=""
     )  # fmt: skip
     brought = from_weights(teacher, meta, locate(teacher.file))
     assert (predict(brought.network, x).argmax(1) == y).mean() == pytest.approx(0.9339, abs=1e-4)
