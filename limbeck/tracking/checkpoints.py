@@ -10,7 +10,7 @@ from typing import Any
 
 from limbeck import checkpoint
 from limbeck.errors import CheckpointError, TrackingError
-from limbeck.tracking.server import asking, experiment_of, failures, is_missing, require
+from limbeck.tracking.server import asking, experiment_of, failures, is_missing, require, shown
 
 FOLDER = "checkpoint"
 DIGEST = "limbeck.checkpoint"
@@ -66,7 +66,7 @@ def fetch_checkpoint(name: str, into: Path, *, uri: str) -> Path:
                 raise
             known = sorted((int(v.version) for v in client.search_model_versions(f"name = '{model}'")), reverse=True)
             hint = f"it has {', '.join(map(str, known[:5]))}" if known else "there is no such model"
-            raise TrackingError(f"{uri} has no version {number} of {model!r}; {hint}.") from None
+            raise TrackingError(f"{shown(uri)} has no version {number} of {model!r}; {hint}.") from None
         place = client.get_model_version_download_uri(model, number).rstrip("/")
         found = {
             Path(item.path).name for item in mlflow.artifacts.list_artifacts(artifact_uri=place, tracking_uri=uri) or []
