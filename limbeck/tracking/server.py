@@ -1,5 +1,6 @@
 """Reaching the tracking server: where it is, whether it answers, a client whose failures are one error."""
 
+import fcntl
 import json
 import logging
 import os
@@ -134,6 +135,18 @@ def require(uri: str, next_step: str = "Repeat the command when it does") -> Non
 
 
 _importing = threading.Lock()
+_set_up: set[str] = set()
+
+
+@contextmanager
+def _alone_with(uri: str) -> Iterator[None]:
+    """Keep other processes from a SQLite file: two that make its tables at once leave it broken."""
+    if not uri.startswith(SQLITE):
+        yield
+        return
+    with Path(f"{uri.removeprefix(SQLITE)}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def open_client(uri: str) -> Any:
@@ -146,6 +159,12 @@ def open_client(uri: str) -> Any:
 
         for name in ("alembic", "mlflow.store.db.utils", "mlflow.utils.environment"):
             logging.getLogger(name).setLevel(logging.ERROR)
+        if uri not in _set_up:
+            with _alone_with(uri):
+                fresh = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
+                fresh.search_experiments(max_results=1)  # a store makes its tables when it is first asked
+                fresh.search_registered_models(max_results=1)
+            _set_up.add(uri)
         return mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 

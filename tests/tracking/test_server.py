@@ -1,9 +1,12 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from limbeck.errors import TrackingError
 from limbeck.tracking import server
+from tests.conftest import ROOT
 from tests.tracking.conftest import replayer
 
 
@@ -11,6 +14,14 @@ def test_a_file_needs_no_probe_and_an_away_server_is_away(closed_server: str, si
     assert server.probe("sqlite:///mlflow.db")
     assert not server.probe(closed_server)
     assert not server.probe(silent_server)
+
+
+def test_processes_that_meet_at_a_new_database_make_its_tables_once(tmp_path: Path) -> None:
+    code = "import sys; from limbeck.tracking.server import open_client; open_client(sys.argv[1]).search_experiments()"
+    command = [sys.executable, "-c", code, f"sqlite:///{tmp_path}/mlflow.db"]
+    several = [subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    errors = [process.communicate()[1] for process in several]
+    assert [process.returncode for process in several] == [0, 0], errors
 
 
 def test_a_malformed_address_is_named(workspace: Path) -> None:
