@@ -53,12 +53,6 @@ MARKS = {
 
 NUM_DRAWN = 3
 
-NEXT = (
-    "dvc exp run -S targets.phone.prune.ratio=0.5    change a ratio; only what follows runs again",
-    "make ui                                         runs and versions in the browser",
-    "make run RECIPE=quick                           another task in a workspace of its own, see recipes/",
-)
-
 
 @dataclass(frozen=True)
 class Row:
@@ -322,6 +316,18 @@ def registry_lines(root: Path, targets: list[Target]) -> tuple[list[str], str]:
     return lines, samples
 
 
+def next_steps(target: str) -> list[str]:
+    """The next three commands, each with what it does."""
+    return [
+        f"{command:<49}{what}"
+        for command, what in (
+            (f"dvc exp run -S targets.{target}.prune.ratio=0.5", "change a ratio; only what follows runs again"),
+            ("make ui", "runs and versions in the browser"),
+            ("make run RECIPE=quick", "another task in its own workspace, see recipes/"),
+        )
+    ]
+
+
 def _measured_at(target: Target) -> str:
     threads = target.latency.get("threads", 1)
     where = target.latency["machine"].get("cpu", "an unnamed processor")
@@ -356,6 +362,7 @@ def render(root: Path, out: Path) -> Rendered:
     if name == "digits":
         footer += " digits is the smoke test: 8x8 pixels, minutes of training. Figures that matter come from the recipes and benchmarks/results."
     shown = list(drawings(root, targets))
+    steps = next_steps(targets[0].name)
 
     header = "| " + " | ".join(COLUMNS) + " |\n|" + "---|" * len(COLUMNS)
     body = "\n".join(
@@ -364,8 +371,8 @@ def render(root: Path, out: Path) -> Rendered:
     parts = [f"# {title}", *sentences, f"{header}\n{body}", "\n".join(f"- {note}" for note in notes)]
     if samples:
         parts.append(f"```\n{samples}\n```")
-    steps = "Next:\n\n" + "\n".join(f"    {line}" for line in NEXT)
-    markdown = "\n\n".join(part for part in [*parts, footer, steps] if part) + "\n"
+    listed = "Next:\n\n" + "\n".join(f"    {line}" for line in steps)
+    markdown = "\n\n".join(part for part in [*parts, footer, listed] if part) + "\n"
     page = Environment(loader=PackageLoader("limbeck", ""), autoescape=True).get_template("report.html.jinja")
     html = page.render(
         title=title,
@@ -376,7 +383,7 @@ def render(root: Path, out: Path) -> Rendered:
         pictures=[(heading, base64.b64encode(picture).decode()) for heading, picture in shown],
         samples=samples,
         footer=footer,
-        steps="\n".join(NEXT),
+        steps="\n".join(steps),
     )
     for path, text in ((out / "report.md", markdown), (out / "report.html", html)):
         with replace(path) as partial:
@@ -407,5 +414,5 @@ def render(root: Path, out: Path) -> Rendered:
             Text("The champion, pulled back from the registry, on three test samples:", style="bold"),
             Text(samples),
         ]
-    lines += [Text(), Text(footer, style="dim"), Text(), Text("Next:"), *(Text(f"  {line}") for line in NEXT)]
+    lines += [Text(), Text(footer, style="dim"), Text(), Text("Next:"), *(Text(f"  {line}") for line in steps)]
     return Rendered(markdown, out / "report.html", Group(*lines))

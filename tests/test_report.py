@@ -141,7 +141,7 @@ def test_the_report_is_the_same_in_markdown_html_and_on_the_terminal(project: Pa
         assert f"{model} version 1: champion, candidate" in text
         assert re.search(r"champion \d +champion \d +champion \d\s+teacher  \d", text)
         assert "a processor" in text
-        assert "dvc exp run -S targets.phone.prune.ratio=0.5" in text
+        assert f"dvc exp run -S targets.{TARGET}.prune.ratio=0.5" in text
     assert (project / "reports/report.md").read_text() == rendered.markdown
     assert not re.search(r"(src|href)=.(?!data:)", html), "self-contained"
     headings = ["Size and latency against quality", "Training", f"Confusion of `{TARGET}`, quantized, on test"]
