@@ -22,7 +22,8 @@ from limbeck.errors import DataError
 
 SUFFIXES = {".png", ".jpg", ".jpeg"}
 MODES = {"rgb": "RGB", "grey": "L"}
-AT_ONCE = 256
+AT_ONCE = 32
+"""Files read ahead of the decoders: of photographs, hundreds would not be flat memory."""
 HOW = "Expected a folder, .tar.gz or .zip of CLASS/*.png (or .jpg), or of train/CLASS/* and test/CLASS/*."
 
 
