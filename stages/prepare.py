@@ -2,20 +2,19 @@
 
 from typing import Any
 
-from limbeck.components import bind
 from limbeck.data import splits
-from limbeck.data.sources import SOURCES
+from limbeck.data.sources import open_source
 from limbeck.params import DataParams, Out
 from limbeck.recording import Report
 
 
 def run(*, out: Out, data: DataParams, seed: int, report: Report) -> dict[str, Any]:
     """Read the source, split it (stratified, seeded), store memory-mapped arrays and meta.json."""
-    source = bind(data.source, SOURCES, "data source")()
-    meta = splits.write(out, source, data.split, seed, max_overlap=data.max_overlap, progress=report.progress)
+    source = open_source(data.source)
+    meta = splits.write(
+        out, source, data.split, seed, max_overlap=data.max_overlap, progress=report.progress, warn=report.warn
+    )
     report.log(f"{source.name}: " + ", ".join(f"{count} {name}" for name, count in meta.counts.items()))
-    if meta.skipped:
-        report.warn(f"{meta.skipped} samples could not be read and were left out (on_error: skip).")
     if meta.overlap:
         report.warn(f"{meta.overlap} test samples stand in another split, too.")
     return {

@@ -51,9 +51,9 @@ def test_a_prepared_array_that_changed_is_refused(tmp_path: Path, data: Path) ->
         splits.read(changed, "train")
 
 
-def source(x: int, y: list[int], classes: int = 2, **more: Any) -> Source:
+def source(x: int, y: list[Any], classes: int = 2, **more: Any) -> Source:
     samples = np.arange(4 * x, dtype=np.uint8).reshape(x, 4)
-    return Source("made", tuple(map(str, range(classes))), in_memory(samples, np.array(y, np.int64)), **more)
+    return Source("made", tuple(map(str, range(classes))), Part(np.array(y), lambda: iter(samples)), **more)
 
 
 QUARTERS = SplitParams(test=0.25, validation=0.25, calibration=0.25)
@@ -64,10 +64,14 @@ OWN_TEST = SplitParams(test=None, validation=0.25, calibration=0.25)
     ("made", "message"),
     [
         (source(0, []), "source 'made' has no samples"),
-        (source(3, [0, 1]), "gave 3 samples for 2 labels|cannot take a stratified test split"),
+        (source(9, [0] * 4 + [1] * 8), "gave 9 samples for 12 labels"),
         (source(2, [0, 2]), "has labels 0..2; expected 0..1"),
         (source(2, [-1, 0]), "has labels -1..0; expected 0..1"),
-        (source(8, [0, 0, 0, 0, 0, 0, 0, 1]), "cannot take a stratified test split"),
+        (
+            source(8, [0] * 7 + [1]),
+            r"too few samples of 1 \(1\); expected at least 4 of each class, one for each split",
+        ),
+        (source(8, [0.0, 1.0] * 4), r"has labels float64\[8\]; expected integers"),
         (source(8, [0, 1] * 4, test=in_memory(np.zeros((2, 4), np.uint8), [0, 1])), "set data.split.test to null"),
         (source(9, [0, 1] * 4), "gave more samples than its 8 labels"),
     ],
@@ -104,6 +108,29 @@ def test_what_is_streamed_has_the_bytes_of_what_numpy_would_save(tmp_path: Path)
     assert meta.std == pytest.approx(train.std(axis=0), abs=1e-6)
 
 
+def test_a_split_too_small_for_every_class_is_refused(tmp_path: Path) -> None:
+    shares = SplitParams(test=0.02, validation=0.25, calibration=0.25)
+    with pytest.raises(DataError, match=r"cannot take a stratified test split of 0.02 from 40 samples"):
+        splits.write(tmp_path, source(40, [0, 1] * 20), shares, 0)
+
+
+def test_values_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    x = np.ones((40, 4), np.float32)
+    x[7, 2] = np.nan
+    made = Source("made", ("a", "b"), in_memory(x, np.array([0, 1] * 20)))
+    with pytest.raises(DataError, match="stands a value that is no finite number"):
+        splits.write(tmp_path, made, QUARTERS, 0, max_overlap=1)
+
+
+@pytest.mark.parametrize("num_bytes", [4, 12])  # samples of four: a last block that is full, one that is not
+def test_a_split_larger_than_a_block_has_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_bytes: int
+) -> None:
+    whole = splits.write(tmp_path / "whole", source(40, [0, 1] * 20), QUARTERS, 0)
+    monkeypatch.setattr(splits, "BLOCK_BYTES", num_bytes)
+    assert splits.write(tmp_path / "blocks", source(40, [0, 1] * 20), QUARTERS, 0) == whole
+
+
 @given(st.lists(st.integers(0, 255), min_size=8, max_size=60))
 def test_mean_and_spread_are_those_of_all_values_however_they_come(values: list[int]) -> None:
     samples = np.array(values[: len(values) // 4 * 4], np.uint8).reshape(-1, 2, 2)
@@ -111,7 +138,7 @@ def test_mean_and_spread_are_those_of_all_values_however_they_come(values: list[
         writer = splits._Writer(Path(folder) / "train")
         for sample in samples:
             writer.add("made", sample, 0)
-        writer.abandon()
+        writer.close()
     assert writer.mean == pytest.approx(samples.reshape(-1, 2).mean(axis=0))
     assert writer.std == pytest.approx(samples.reshape(-1, 2).std(axis=0), abs=1e-9)
 
@@ -136,7 +163,9 @@ def test_every_broken_sample_is_counted_and_the_first_ones_are_named(tmp_path: P
 
 
 def test_broken_samples_can_be_left_out_with_their_labels(tmp_path: Path) -> None:
-    meta = splits.write(tmp_path, with_broken("skip"), QUARTERS, 0)
+    told: list[str] = []
+    meta = splits.write(tmp_path, with_broken("skip"), QUARTERS, 0, warn=told.append)
+    assert told[0].startswith("10 of 40 samples cannot be read and are left out:\n  3.png: cut short\n")
     assert (meta.skipped, sum(meta.counts.values())) == (10, 30)
     for name in splits.NAMES:
         x, y = splits.read(tmp_path, name)

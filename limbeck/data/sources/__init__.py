@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 
+from limbeck.components import Component, bind
 from limbeck.data.sources.arrays import arrays
 from limbeck.data.sources.cifar10 import cifar10
 from limbeck.data.sources.digits import digits
 from limbeck.data.sources.idx import idx
 from limbeck.data.sources.images import image_folder
 from limbeck.data.sources.source import Source
+from limbeck.errors import DataError
 
 SOURCES: dict[str, Callable[..., Source]] = {
     "digits": digits,
@@ -16,3 +18,19 @@ SOURCES: dict[str, Callable[..., Source]] = {
     "idx": idx,
     "arrays": arrays,
 }
+
+
+def open_source(component: Component) -> Source:
+    """The source that `data.source` names; its labels are read, its samples wait to be streamed.
+
+    Raises:
+        ComponentError: there is no such source, or it rejects its keywords.
+        DataError: what it says of its files, or it returns something else.
+    """
+    source = bind(component, SOURCES, "data source")()
+    if not isinstance(source, Source):
+        raise DataError(
+            f"data source {component.use!r} returned {type(source).__name__}, expected "
+            "limbeck.data.sources.source.Source; custom/sources/template.py shows one."
+        )
+    return source

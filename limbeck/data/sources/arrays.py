@@ -1,7 +1,9 @@
 """numpy files: an `.npz`, or a folder of `.npy`."""
 
 import zipfile
+import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,14 +20,20 @@ HOW = (
 )
 
 
-def arrays(*, path: str) -> Source:
+def arrays(*, path: str, get: str | None = None) -> Source:
     """Arrays `x` and `y`, perhaps `x_test` and `y_test`, perhaps `classes`, read in pieces and never unpickled.
 
+    Samples are stored as they are, but images [N, H, W] uint8 get their one channel.
+
+    Args:
+        path: an .npz, or a folder of .npy; below $LIMBECK_DATA when it is relative.
+        get: how to get the files, told when they are absent.
+
     Raises:
-        DataError: a file or an array is missing, or holds Python objects.
+        DataError: a file or an array is missing or damaged, or holds Python objects.
 
     """
-    place = located(path, HOW)
+    place = located(path, get or HOW)
     names = _names(place)
     if not {"x", "y"} <= names:
         raise DataError(f"{place} holds {', '.join(sorted(names)) or 'no arrays'}. {HOW}")
@@ -33,6 +41,11 @@ def arrays(*, path: str) -> Source:
     for name, values in labels.items():
         if values.ndim != 1 or values.dtype.kind not in "iu":
             raise DataError(f"{place}: {name} is {values.dtype}{list(values.shape)}; expected integers [N].")
+    lonely = [
+        name for name, pair in (("x_test", "y_test"), ("y_test", "x_test")) if name in names and pair not in names
+    ]
+    if lonely:
+        raise DataError(f"{place} holds {lonely[0]} alone; expected both x_test and y_test, or none.")
     count = 1 + max((int(values.max()) for values in labels.values() if len(values)), default=-1)
     classes = _whole(place, "classes") if "classes" in names else np.arange(count)
     test = _part(place, "x_test", labels["y_test"]) if {"x_test", "y_test"} <= names else None
@@ -55,7 +68,8 @@ def _part(place: Path, name: str, labels: NDArray[Any]) -> Part:
                 data = stream.read(count * size)
                 if len(data) < count * size:
                     raise DataError(f"{place}: {name} ends after {start + len(data) // size} of {num} samples.")
-                yield from np.frombuffer(data, dtype).reshape(count, *rest)
+                block = np.frombuffer(data, dtype).reshape(count, *rest)
+                yield from block[..., None] if dtype == np.uint8 and len(rest) == 2 else block
 
     return Part(labels.astype(np.int64), samples)
 
@@ -70,9 +84,18 @@ def _names(place: Path) -> set[str]:
         raise DataError(f"{place} is no .npz. {HOW}") from None
 
 
-def _open(place: Path, name: str) -> IO[bytes]:
-    """An array's stream; closing it closes the archive, too."""
-    return (place / f"{name}.npy").open("rb") if place.is_dir() else zipfile.ZipFile(place).open(f"{name}.npy")
+@contextmanager
+def _open(place: Path, name: str) -> Iterator[IO[bytes]]:
+    """An array's stream."""
+    try:
+        if place.is_dir():
+            with (place / f"{name}.npy").open("rb") as stream:
+                yield stream
+        else:
+            with zipfile.ZipFile(place) as archive, archive.open(f"{name}.npy") as stream:
+                yield stream
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
+        raise DataError(f"{place}: {name} cannot be read: {error}. Get or save it again.") from None
 
 
 def _header(stream: IO[bytes], place: Path, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:

@@ -1,190 +1,181 @@
 """Folders and archives of PNG and JPEG: `CLASS/*.png`, or `train/CLASS/*.png` and `test/CLASS/*.png`."""
 
-import gzip
 import io
-import itertools
 import os
-import tarfile
-import zipfile
-import zlib
+from array import array
+from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import IO, Literal, cast
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import PositiveInt
 
+from limbeck.data.sources.packed import Packed, listed
 from limbeck.data.sources.source import Broken, OnError, Part, Source, located
 from limbeck.errors import DataError
 
 SUFFIXES = {".png", ".jpg", ".jpeg"}
 MODES = {"rgb": "RGB", "grey": "L"}
-AT_ONCE = 32
-"""Files read ahead of the decoders: of photographs, hundreds would not be flat memory."""
+OWN = ("train", "test")
+NO_CLASSES = {"train", "training", "test", "testing", "val", "valid", "validation"}
+"""Names of folders that are taken for splits: with any of them there, exactly `train` and `test` must be."""
+
+CHUNK_FILES, CHUNK_BYTES = 32, 1 << 18
+"""What one thread decodes at once: many thumbnails, or one photograph."""
+
 HOW = "Expected a folder, .tar.gz or .zip of CLASS/*.png (or .jpg), or of train/CLASS/* and test/CLASS/*."
 
 
 def image_folder(
-    *, path: str, size: PositiveInt | None = None, color: Literal["rgb", "grey"] = "rgb", on_error: OnError = "fail"
+    *,
+    path: str,
+    size: PositiveInt | None = None,
+    color: Literal["rgb", "grey"] = "rgb",
+    on_error: OnError = "fail",
+    get: str | None = None,
 ) -> Source:
     """Images in a folder for each class; classes are the sorted names of the folders.
 
-    Decoded by the processor's cores, in order. An archive is read from front to back and never unpacked.
+    Decoded by the processor's cores, in order: of a folder by name, of an archive as it was packed. The order is
+    part of the result, the number of cores is not. Photographs are turned as their EXIF data says.
 
     Args:
         path: a folder, .tar, .tar.gz, .tgz or .zip; below $LIMBECK_DATA when it is relative.
         size: scale every image to size x size pixels; None: all have to have one size already.
         color: three channels, or one.
         on_error: what images that cannot be read do, once all of them are counted.
+        get: how to get the files, told when they are absent.
 
     Raises:
         DataError: nothing there, no image in it, another layout, or a member that points out of its archive.
 
     """
-    place = located(path, HOW)
-    images = _Folder(place) if place.is_dir() else _Zip(place) if place.suffix == ".zip" else _Tar(place)
-    names = images.names()
-    layout = [_placed(name) for name in names]
-    if not layout:
+    place = located(path, get or HOW)
+    files = listed(place, SUFFIXES)
+    if not len(files.names):
         raise DataError(f"{place} holds no .png or .jpg. {HOW}")
-    has_own = {which for which, _ in layout} == {"train", "test"}
-    if not has_own and any(which for which, _ in layout):
-        raise DataError(f"{place} has images in {sorted({which or 'class folders' for which, _ in layout})}. {HOW}")
+    folders: dict[str, int] = {}
+    folder_of = array("L")
+    for number in range(len(files.names)):
+        folder_of.append(folders.setdefault(files.names[number].rpartition("/")[0], len(folders)))
+    firsts = [files.names[folder_of.index(folder)] for folder in folders.values()]
+    layout = _layout(place, list(folders), firsts)
     classes = sorted({label for _, label in layout})
-    index = {label: number for number, label in enumerate(classes)}
+    label_of = np.array([classes.index(label) for _, label in layout], np.int64)
+    is_test = np.array([which == "test" for which, _ in layout])
+    own = np.asarray(folder_of)
 
-    def part(which: str) -> Part:
-        mine = {name for name, (whose, _) in zip(names, layout, strict=True) if whose == which}
-        labels = [index[label] for whose, label in layout if whose == which]
-        return Part(np.array(labels, np.int64), lambda: _decoded(images, mine, size, MODES[color]))
+    def part(wanted: NDArray[np.bool_]) -> Part:
+        return Part(label_of[own[wanted]], lambda: _decoded(files, wanted, size, MODES[color]))
 
-    if not has_own:
-        return Source(_stem(place), tuple(classes), part(""), on_error=on_error)
+    source = Source(place.name.split(".")[0], tuple(classes), part(~is_test[own]), on_error=on_error)
+    if not is_test.any():
+        return source
     missing = set(classes) - {label for which, label in layout if which == "train"}
     if missing:
         raise DataError(f"{place}: no training image of {', '.join(sorted(missing))}, which test has.")
-    return Source(_stem(place), tuple(classes), part("train"), part("test"), on_error=on_error)
+    return Source(source.name, source.classes, source.train, part(is_test[own]), on_error)
 
 
-def _placed(name: str) -> tuple[str, str]:
-    """`.../train/cat/1.png` -> (`train`, `cat`); `.../cat/1.png` -> (``, `cat`)."""
-    *above, label, _ = ("", "", *PurePosixPath(name).parts)
-    if not label:
-        raise DataError(f"{name} lies in no class folder. {HOW}")
-    return (above[-1] if above[-1] in ("train", "test") else ""), label
+def _layout(place: Path, folders: list[str], firsts: list[str]) -> list[tuple[str, str]]:
+    """`train/cat` -> (`train`, `cat`); `cat` -> (``, `cat`); what is in front of all of them does not count.
 
-
-def _stem(place: Path) -> str:
-    return place.name.split(".")[0]
-
-
-@dataclass(frozen=True)
-class _Folder:
-    place: Path
-
-    def names(self) -> list[str]:
-        """Paths below the folder, sorted; hidden files are nobody's data."""
-        found = (path.relative_to(self.place) for path in self.place.rglob("*"))
-        images = (path for path in found if path.suffix.lower() in SUFFIXES and path.name[0] != ".")
-        return sorted(path.as_posix() for path in images)
-
-    def read(self) -> Iterator[tuple[str, bytes]]:
-        """Name and content of every image, in the order of `names`."""
-        for name in self.names():
-            yield name, (self.place / name).read_bytes()
-
-
-@dataclass(frozen=True)
-class _Zip:
-    place: Path
-
-    def names(self) -> list[str]:
-        """Images as the archive lists them."""
-        try:
-            with zipfile.ZipFile(self.place) as archive:
-                return [name for name in archive.namelist() if _is_image(self.place, name)]
-        except zipfile.BadZipFile as error:
-            raise DataError(f"{self.place} is no zip archive: {error}. {HOW}") from None
-
-    def read(self) -> Iterator[tuple[str, bytes]]:
-        """Name and content of every image, in the order of `names`."""
-        with zipfile.ZipFile(self.place) as archive:
-            for name in self.names():
-                yield name, archive.read(name)
-
-
-@dataclass(frozen=True)
-class _Tar:
-    place: Path
-
-    def _members(self, *, content: bool) -> Iterator[tuple[str, bytes]]:
-        try:
-            is_plain = self.place.suffix == ".tar"
-            with (
-                self.place.open("rb") if is_plain else gzip.open(self.place) as whole,
-                tarfile.open(fileobj=cast(IO[bytes], whole), mode="r|") as archive,
-            ):
-                for member in archive:
-                    if member.isdir() or not _is_image(self.place, member.name):
-                        continue
-                    if not member.isfile():
-                        raise DataError(f"{self.place}: {member.name} is a link; an archive of images holds files.")
-                    stream = archive.extractfile(member) if content else None
-                    yield member.name, stream.read() if stream else b""
-                while whole.read(1 << 20):  # tarfile takes the end of a file cut short for the end of the archive
-                    pass
-        except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-            raise DataError(f"{self.place} cannot be read: {error}. {HOW}") from None
-
-    def names(self) -> list[str]:
-        """Images in the archive's order."""
-        return [name for name, _ in self._members(content=False)]
-
-    def read(self) -> Iterator[tuple[str, bytes]]:
-        """Name and content of every image, in the order of `names`."""
-        return self._members(content=True)
-
-
-def _is_image(place: Path, name: str) -> bool:
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or "\\" in name:
-        raise DataError(f"{place}: {name!r} points out of the archive, which cannot be trusted.")
-    return path.suffix.lower() in SUFFIXES and path.name[0] != "." and "__MACOSX" not in path.parts
+    Args:
+        place: of them.
+        folders: that hold images.
+        firsts: an image of each.
+    """
+    paths = [folder.split("/") if folder else [] for folder in folders]
+    while all(len(path) > 1 and path[0] == paths[0][0] for path in paths) and paths[0][0].lower() not in NO_CLASSES:
+        paths = [path[1:] for path in paths]
+    tops = {path[0] for path in paths if path}
+    has_own = tops == set(OWN)
+    if not has_own and any(top.lower() in NO_CLASSES for top in tops):
+        raise DataError(f"{place} has images in {', '.join(sorted(tops))}. {HOW}")
+    for path, first in zip(paths, firsts, strict=True):
+        if len(path) < 1 + has_own:
+            raise DataError(f"{place}: {first} lies in no class folder. {HOW}")
+        if len(path) > 1 + has_own:
+            raise DataError(f"{place}: {first} lies deeper than in a class folder. {HOW}")
+    return [(path[0] if has_own else "", path[-1]) for path in paths]
 
 
 def _decoded(
-    images: _Folder | _Zip | _Tar, mine: set[str], size: int | None, mode: str
+    files: Packed, wanted: NDArray[np.bool_], size: int | None, mode: str
 ) -> Iterator[NDArray[np.uint8] | Broken]:
-    """Every image of a part, in order; some are decoded at once, and no more than those are in memory."""
-    from PIL import Image, ImageOps
-
-    def decode(named: tuple[str, bytes]) -> tuple[str, NDArray[np.uint8] | Broken]:
-        name, content = named
-        try:
-            with Image.open(io.BytesIO(content)) as opened:
-                image = ImageOps.exif_transpose(opened).convert(mode)
-            if size:
-                image = image.resize((size, size), Image.Resampling.BILINEAR)
-            return name, np.atleast_3d(np.asarray(image))
-        except Exception as error:  # Pillow's plugins raise whatever the broken file makes of them
-            return name, Broken(name, str(error) or type(error).__name__)
-
+    """Every wanted image, in order. A chunk for each core, and two more, are in memory."""
+    decoder = _Decoder(size, mode)
     shape: tuple[int, ...] | None = None
-    contents = (named for named in images.read() if named[0] in mine)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        while some := list(itertools.islice(contents, AT_ONCE)):
-            for name, pixels in pool.map(decode, some):
-                if not isinstance(pixels, Broken):
-                    shape = shape or pixels.shape
-                    if pixels.shape != shape:
-                        raise DataError(
-                            f"{name} is {_pixels(pixels.shape)}, those before it are {_pixels(shape)}; give the data "
-                            "source a size: to which all are scaled."
-                        )
-                yield pixels
+    for name, pixels in _on_cores(decoder.chunk, _chunks(files.contents(wanted))):
+        if not isinstance(pixels, Broken):
+            shape = shape or pixels.shape
+            if pixels.shape != shape:
+                raise DataError(
+                    f"{name} is {_pixels(pixels.shape)}, those before it are {_pixels(shape)}; give the data "
+                    "source a size: to which all are scaled."
+                )
+        yield pixels
+
+
+def _chunks(contents: Iterator[tuple[str, bytes | Broken]]) -> Iterator[list[tuple[str, bytes | Broken]]]:
+    chunk: list[tuple[str, bytes | Broken]] = []
+    held = 0
+    for name, content in contents:
+        chunk.append((name, content))
+        held += len(content) if isinstance(content, bytes) else 0
+        if len(chunk) == CHUNK_FILES or held > CHUNK_BYTES:
+            yield chunk
+            chunk, held = [], 0
+    yield chunk
+
+
+def _on_cores(work: Any, chunks: Iterator[list[Any]]) -> Iterator[Any]:
+    """The results for every element of every chunk, in order."""
+    num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with ThreadPoolExecutor(num_cores) as pool:
+        waiting: deque[Future[list[Any]]] = deque()
+        for chunk in chunks:
+            waiting.append(pool.submit(work, chunk))
+            if len(waiting) > num_cores + 1:
+                yield from waiting.popleft().result()
+        while waiting:
+            yield from waiting.popleft().result()
+
+
+class _Decoder:
+    """PNG or JPEG into [H, W, C] uint8."""
+
+    def __init__(self, size: int | None, mode: str) -> None:
+        self.size, self.mode = size, mode
+
+    def chunk(self, named: list[tuple[str, bytes | Broken]]) -> list[tuple[str, NDArray[np.uint8] | Broken]]:
+        """Decode one after the other."""
+        return [(name, content if isinstance(content, Broken) else self(name, content)) for name, content in named]
+
+    def __call__(self, name: str, content: bytes) -> NDArray[np.uint8] | Broken:
+        """Decode one."""
+        from PIL import Image, ImageOps
+
+        try:
+            with Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as image:
+                if image.mode.startswith(("I", "F")):
+                    return Broken(name, "it has 16 bits per pixel; expected 8 per channel")
+                if self.size:  # a JPEG can be decoded at 1/2, 1/4 or 1/8 of its size in a part of the time
+                    image.draft(None, (self.size, self.size))
+                ImageOps.exif_transpose(image, in_place=True)
+                pixels: Image.Image = image
+                if "transparency" in image.info:
+                    pixels = pixels.convert("RGBA")
+                if pixels.mode != self.mode:
+                    pixels = pixels.convert(self.mode)
+                if self.size and pixels.size != (self.size, self.size):
+                    pixels = pixels.resize((self.size, self.size), Image.Resampling.BILINEAR)
+                return np.atleast_3d(np.asarray(pixels))
+        except Exception as error:  # Pillow's plugins raise whatever the broken file makes of them
+            return Broken(name, str(error) or type(error).__name__)
 
 
 def _pixels(shape: tuple[int, ...]) -> str:
