@@ -1,17 +1,35 @@
-"""CIFAR-style residual networks (He et al. 2015, Deep Residual Learning, section 4.2), projection shortcuts."""
+"""CIFAR-style residual networks (He et al. 2015, Deep Residual Learning, section 4.2)."""
 
-from typing import Annotated, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import AfterValidator, PositiveInt
 from torch import Tensor, nn
+from torch.nn import functional
 
 from limbeck.errors import ComponentError
+
+Shortcut: TypeAlias = Literal["projection", "pad"]
+
+
+class Pad(nn.Module):
+    """Every second pixel, new channels of zeros around the old ones (option A): [B, C, H, W] -> [B, 2 C, H/2, W/2]."""
+
+    keeps_channels = True  # old and new ones have other numbers, which no dependency graph knows
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.before = (outputs - inputs) // 2
+        self.after = outputs - inputs - self.before
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, inputs, H, W] -> [B, outputs, ceil(H / 2), ceil(W / 2)]."""
+        return functional.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, self.before, self.after))
 
 
 class Block(nn.Module):
     """Two 3x3 convolutions and a shortcut: [B, inputs, H, W] -> [B, outputs, H / stride, W / stride]."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int, shortcut: Shortcut) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
         self.norm1 = nn.BatchNorm2d(outputs)
@@ -19,7 +37,9 @@ class Block(nn.Module):
         self.norm2 = nn.BatchNorm2d(outputs)
         self.relu1, self.relu2 = nn.ReLU(), nn.ReLU()  # one each: PT2E cannot tell two uses of one module apart
         self.shortcut: nn.Module = nn.Identity()
-        if stride != 1 or inputs != outputs:
+        if shortcut == "pad" and stride != 1:
+            self.shortcut = Pad(inputs, outputs)
+        elif stride != 1 or inputs != outputs:
             self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -31,7 +51,7 @@ class Block(nn.Module):
 class ResNet(nn.Module):
     """A stem, three stages of widths `width`, 2 x and 4 x, average pooling, a linear head."""
 
-    def __init__(self, channels: int, num_classes: int, width: int, num_blocks: int) -> None:
+    def __init__(self, channels: int, num_classes: int, width: int, num_blocks: int, shortcut: Shortcut) -> None:
         super().__init__()
         self.stem = nn.Sequential(
             nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()
@@ -40,7 +60,7 @@ class ResNet(nn.Module):
         inputs = width
         for stage, outputs in enumerate((width, 2 * width, 4 * width)):
             for block in range(num_blocks):
-                blocks.append(Block(inputs, outputs, stride=2 if stage and not block else 1))
+                blocks.append(Block(inputs, outputs, stride=2 if stage and not block else 1, shortcut=shortcut))
                 inputs = outputs
         self.blocks = nn.Sequential(*blocks)
         self.head = nn.Linear(inputs, num_classes)
@@ -59,13 +79,22 @@ def _six_n_plus_two(depth: int) -> int:
 Depth: TypeAlias = Annotated[int, AfterValidator(_six_n_plus_two)]
 
 
-def resnet(shape: tuple[int, ...], num_classes: int, *, width: PositiveInt, depth: Depth) -> nn.Module:
+def resnet(
+    shape: tuple[int, ...],
+    num_classes: int,
+    *,
+    width: PositiveInt,
+    depth: Depth,
+    shortcut: Shortcut = "projection",
+) -> nn.Module:
     """ResNet of `depth` = 6n + 2 layers, n blocks in each of three stages.
+
+    `shortcut`: where the size changes, a 1x1 convolution (`projection`, option B) or zero channels (`pad`, option A).
 
     Raises:
         ComponentError: a sample that is no image.
 
     """
     if len(shape) != 3:
-        raise ComponentError(f"resnet takes images, found samples of shape {shape}; choose a model for features.")
-    return ResNet(shape[0], num_classes, width, (depth - 2) // 6)
+        raise ComponentError(f"resnet takes images, found samples of shape {shape}; choose mlp for features.")
+    return ResNet(shape[0], num_classes, width, (depth - 2) // 6, shortcut)
