@@ -19,7 +19,10 @@ from limbeck.params import DistillParams, Quality, Unused
 
 @dataclass(frozen=True)
 class Batch:
-    """What one step sees: raw inputs [B, ...], labels [B] int64, the teacher's logits [B, K] where there are any."""
+    """What one step sees: raw inputs [B, ...], labels [B] int64, the teacher's logits [B, K] where there are any.
+
+    Where views mix samples, labels are [B, K] float32: the share of each class. `functional.cross_entropy` takes both.
+    """
 
     inputs: Tensor
     labels: Tensor
