@@ -46,6 +46,13 @@ class Component(BaseModel):
         """The keywords beside `use`."""
         return dict(self.model_extra or {})
 
+    @property
+    def parts(self) -> list["Component"]:
+        """Components of the same kind in the lists among its keywords, such as the steps of a chain."""
+        lists = [value for value in self.keywords.values() if isinstance(value, list)]
+        named = [part for values in lists for part in values if isinstance(part, Mapping) and "use" in part]
+        return [Component.model_validate(part) for part in named]
+
 
 def nearest(word: str, words: list[str]) -> str:
     """A hint naming the closest of `words`, or listing all of them when none is close."""
@@ -85,7 +92,7 @@ def resolve(component: Component, table: Table, kind: str) -> Callable[..., Any]
 
 
 def check(component: Component, table: Table, kind: str) -> Callable[..., Any]:
-    """Resolve a component and hold its keywords against the callable's keyword-only arguments.
+    """Resolve a component and hold its keywords, and those of its parts, against the callables' keyword-only arguments.
 
     Raises:
         ComponentError: a keyword is unknown, one without a default is missing, or a value is none that its
@@ -115,6 +122,8 @@ def check(component: Component, table: Table, kind: str) -> Callable[..., Any]:
         except ValidationError as error:
             said = error.errors()[0]["msg"].removeprefix("Value error, ")
             raise ComponentError(f"{kind} {component.use!r}: {keyword} is {value!r}; {said}.") from None
+    for part in component.parts:
+        check(part, table, kind)
     return function
 
 
@@ -138,7 +147,7 @@ def unwatched(component: Component, kind: str) -> str | None:
     module = component.use.partition(":")[0]
     own = OWN.get(kind)
     if ":" not in component.use or module.startswith("limbeck.") or (own and module.startswith(f"{own}.")):
-        return None
+        return next(filter(None, (unwatched(part, kind) for part in component.parts)), None)
     place = f"; in {own.replace('.', '/')}/ it does" if own else ""
     return f"{kind} {component.use!r}: DVC does not watch that code, so a change of it runs nothing again{place}."
 

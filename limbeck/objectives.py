@@ -22,6 +22,7 @@ from limbeck.params import DistillParams, Quality, Unused
 class Batch:
     """What one step sees: raw inputs [B, ...], labels [B] int64, the teacher's logits [B, K] where there are any.
 
+    Where views mix samples, labels are [B, K] float32: the share of each class. `functional.cross_entropy` takes both.
     features_BD: the teacher's features, where `label` kept them.
     student_BD: the student's, of this very step, where the teacher's are there and the model has layers to tap.
     """

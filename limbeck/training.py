@@ -19,11 +19,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional
 
 from limbeck.atomic import replace
 from limbeck.components import bind
-from limbeck.data.augment import Views
-from limbeck.data.splits import read
+from limbeck.data.augment import Blend, Views
+from limbeck.data.splits import read, read_meta
 from limbeck.errors import TrainingDiverged
 from limbeck.evaluation import Scores, predict
 from limbeck.objectives import Batch, Objective
@@ -52,6 +53,7 @@ class TrainingData:
     teacher_VNK: the teacher's logits for each of V views, or None; then every epoch has a view of its own.
     x, y: the validation split, raw.
     features_VND: the teacher's features for the same views, or None.
+    num_classes: needed where views mix samples, whose labels are shares of classes.
     """
 
     views: Views
@@ -60,6 +62,7 @@ class TrainingData:
     x: NDArray[np.generic]
     y: NDArray[np.int64]
     features_VND: NDArray[np.float16] | None = None
+    num_classes: int | None = None
 
     @classmethod
     def of(
@@ -71,7 +74,14 @@ class TrainingData:
     ) -> "TrainingData":
         """Join views of the training split with its labels and the validation split."""
         _, labels_N = read(data, "train")
-        return cls(views, labels_N, teacher_VNK, *read(data, "validation"), features_VND)
+        return cls(
+            views,
+            labels_N,
+            teacher_VNK,
+            *read(data, "validation"),
+            features_VND=features_VND,
+            num_classes=len(read_meta(data).classes),
+        )
 
     def batches(self, epoch: int, batch_size: int, seed: int) -> Iterator[Batch]:
         """The batches of an epoch: a fresh permutation, whole batches only (one smaller one if there is no other)."""
@@ -83,8 +93,20 @@ class TrainingData:
                 None if stored is None else torch.from_numpy(np.asarray(stored[view, indices]))
                 for stored in (self.teacher_VNK, self.features_VND)
             )
+            inputs, blend = self.views.blended(view, torch.from_numpy(indices))
             labels = torch.from_numpy(np.asarray(self.labels_N[indices]))
-            yield Batch(self.views.get(view, torch.from_numpy(indices)), labels, teacher, features)
+            yield Batch(inputs, labels if blend is None else self.shared(labels, blend), teacher, features)
+
+    def shared(self, labels: Tensor, blend: Blend) -> Tensor:
+        """Labels [B, K] of mixed samples: lambda of a sample's own class, 1 - lambda of its partner's.
+
+        By linearity, cross-entropy with them is lambda CE(y_a) + (1 - lambda) CE(y_b) (Zhang et al. 2018, section 2).
+        """
+        assert self.num_classes is not None, "mixed labels need the number of classes"
+        others = torch.from_numpy(np.asarray(self.labels_N[blend.partners_B.numpy()]))
+        own_BK, others_BK = (functional.one_hot(y, self.num_classes) for y in (labels, others))
+        shares_B1 = blend.shares_B[:, None]
+        return shares_B1 * own_BK + (1 - shares_B1) * others_BK
 
     def num_batches(self, batch_size: int) -> int:
         """Batches per epoch."""

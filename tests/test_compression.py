@@ -1,8 +1,9 @@
-"""Checkpoint, pruning, quantization and export: each alone, and as a chain on every model of the zoo."""
+"""Checkpoint, pruning, quantization and export, each alone. (tests/test_zoo.py joins them on every model.)"""
 
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import onnx
 import pytest
 import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from limbeck import checkpoint, export, models, quantization
 from limbeck.checkpoint import Spec
@@ -47,35 +49,6 @@ def pruning(tiny: Params) -> PruneParams:
     prune = tiny.targets["phone"].prune
     assert isinstance(prune, PruneParams)
     return prune.model_copy(update={"ratio": 0.5, "round_to": 2})
-
-
-@pytest.mark.parametrize("model", ZOO, ids=lambda model: model.use)
-def test_every_model_goes_through_the_whole_chain(tmp_path: Path, model: Component, pruning: PruneParams) -> None:
-    spec, x = spec_of(model), samples()
-    network = seasoned(spec)
-    whole = models.num_params(network)
-    list(prune_(network, pruning, torch.from_numpy(x[:1])))
-    spec = spec.model_copy(update={"cuts": cuts_of(spec, network)})
-    assert models.num_params(network) < whole
-
-    models.save(tmp_path / "prune", spec, network)
-    again_spec, again = models.load(tmp_path / "prune")
-    assert again_spec.cuts == spec.cuts
-    assert np.array_equal(predict(again, x), predict(network, x)), "bit-equal after a reload"
-
-    described = checkpoint.Quantization(use="static", reduce_range=True, trained=False, versions={})
-    prepared = quantization.prepare(again, described, spec.shape, torch.uint8)
-    quantization.calibrate_(prepared, x, 8)
-    int8 = quantization.convert(prepared)
-    quantization.save(tmp_path / "quantize", spec.model_copy(update={"quantization": described}), prepared)
-    _, loaded = quantization.load(tmp_path / "quantize")
-    assert np.array_equal(predict(loaded, x), predict(int8, x)), "bit-equal after build, prepare, fill, convert"
-
-    for name, exported, tolerance in (("fp32", again, 1e-4), ("int8", loaded, None)):
-        path = tmp_path / f"{name}.onnx"
-        export.to_onnx(path, exported, spec, 18, {})
-        export.check_parity(path, exported, x, max_difference=tolerance, min_equal=0.8)
-        assert export.run(path, x[:1]).shape == (1, 3), "the batch is dynamic"
 
 
 @pytest.mark.slow  # torchao matches its conv-bn patterns for most of a minute
@@ -132,9 +105,71 @@ def test_widths_are_rounded_and_the_logits_stay(pruning: PruneParams) -> None:
     assert network(torch.from_numpy(samples(2))).shape == (2, 3)
 
 
+class Scaled(nn.Module):
+    """A width that only this module knows: no checkpoint remembers its cut."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.rand(channels, 1, 1) + 0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.factor
+
+
+class Body(nn.Module):
+    """A model of somebody else's: two convolutions with a module between them, then features with norms."""
+
+    def __init__(self, num_classes: int, between: nn.Module) -> None:
+        super().__init__()
+        self.conv1, self.between, self.conv2 = nn.Conv2d(3, 8, 3), between, nn.Conv2d(8, 8, 3)
+        self.relu1, self.relu2, self.relu3 = nn.ReLU(), nn.ReLU(), nn.ReLU()
+        self.hidden, self.norm, self.head = nn.Linear(8, 12), nn.BatchNorm1d(12), nn.Linear(12, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.relu2(self.conv2(self.relu1(self.between(self.conv1(x))))).mean((2, 3))
+        return self.head(self.relu3(self.norm(self.hidden(x))))  # type: ignore[no-any-return]
+
+
+def somebodys(shape: tuple[int, ...], num_classes: int, *, between: str) -> nn.Module:
+    kinds: dict[str, Callable[[], nn.Module]] = {
+        "none": nn.Identity,
+        "own weights": lambda: Scaled(8),
+        "group norm": lambda: nn.GroupNorm(2, 8),
+    }
+    return Body(num_classes, kinds[between]())
+
+
+@pytest.mark.parametrize(("between", "width"), [("none", 4), ("own weights", 8), ("group norm", 8)])
+def test_channels_stay_where_no_checkpoint_could_remember_that_they_went(
+    tmp_path: Path, pruning: PruneParams, between: str, width: int
+) -> None:
+    spec = spec_of(Component.model_validate({"use": "tests.test_compression:somebodys", "between": between}))
+    network = seasoned(spec)
+    list(prune_(network, pruning, torch.from_numpy(samples(1))))
+    assert network.get_submodule("body.conv1").out_channels == width
+    assert network.get_submodule("body.conv2").out_channels == 4
+    assert network.get_submodule("body.hidden").out_features == 6
+    models.save(tmp_path / "m", spec.model_copy(update={"cuts": cuts_of(spec, network)}), network)
+    _, again = models.load(tmp_path / "m")
+    assert np.array_equal(predict(again, samples()), predict(network, samples()))
+
+
 def test_macs_are_counted_as_by_hand() -> None:
     network = models.build(spec_of(Component(use="convnet", width=4, depth=2)))
     expected = 8 * 8 * 4 * (3 * 9) + 4 * 4 * 8 * (4 * 9) + 3 * (8 * 4)
+    assert models.count_macs(network, torch.from_numpy(samples(1))) == expected
+
+
+def test_a_depthwise_convolution_multiplies_each_channel_by_itself() -> None:
+    network = models.build(spec_of(Component(use="mobilenet", width=4, depth=3, expansion=2)))
+    first, half = 8 * 8, 4 * 4  # pixels before and after a stride of 2
+
+    def block(before: int, after: int, inputs: int, outputs: int) -> int:
+        wide = 2 * inputs
+        return before * inputs * wide + after * wide * 9 + after * wide * outputs
+
+    expected = first * 4 * 27 + block(first, first, 4, 4) + block(first, half, 4, 8) + block(half, 4, 8, 16)
+    expected += 4 * 16 * 32 + 32 * 3
     assert models.count_macs(network, torch.from_numpy(samples(1))) == expected
 
 

@@ -49,6 +49,26 @@ def test_a_students_pixels_are_the_labelled_ones_and_cached_logits_a_live_teache
         assert torch.allclose(batch.teacher_BK.float(), live, rtol=2**-10, atol=1e-4)
 
 
+def test_a_mixed_views_soft_label_is_the_teachers_answer_to_the_very_mixture(
+    tmp_path: Path, data: Path, teacher: Network, tiny: Params
+) -> None:
+    cut = {"use": "cutmix", "alpha": 1.0, "probability": 0.8}
+    augment = Component.model_validate({"use": "chain", "steps": [{"use": "crop_flip", "pad": 1, "flip": False}, cut]})
+    write(tmp_path / "labels", data, teacher, tiny.label.model_copy(update={"augment": augment}))
+    taught = read(data, tmp_path / "labels", with_teacher=True)
+    control = read(data, tmp_path / "labels", with_teacher=False)
+    for epoch in range(tiny.label.num_views + 1):
+        batch, twin = next(taught.batches(epoch, 32, seed=0)), next(control.batches(epoch, 32, seed=0))
+        with torch.inference_mode():
+            live = teacher(batch.inputs)
+        assert batch.teacher_BK is not None
+        assert torch.allclose(batch.teacher_BK.float(), live, rtol=2**-10, atol=1e-4)
+        assert torch.equal(batch.inputs, twin.inputs)
+        assert torch.equal(batch.labels, twin.labels)
+        assert batch.labels.shape == (32, 10)
+        assert int((batch.labels.max(1).values < 1).sum()) > 5, "some belong to two classes"
+
+
 def test_a_student_without_a_teacher_sees_the_same_pixels(
     tmp_path: Path, data: Path, teacher: Network, tiny: Params
 ) -> None:

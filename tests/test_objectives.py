@@ -1,9 +1,11 @@
 import math
+from functools import partial
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.nn import functional
 
 from limbeck.components import Component, bind
 from limbeck.errors import ComponentError
@@ -44,6 +46,16 @@ def test_a_student_that_answers_like_its_teacher_has_no_soft_loss(temperature: f
 
 def test_alpha_zero_is_cross_entropy() -> None:
     assert torch.equal(kd(STUDENT, batch(), alpha=0.0, temperature=4.0), cross_entropy(STUDENT, batch(None)))
+
+
+@given(share=st.floats(0, 1), alpha=st.floats(0, 1))
+def test_a_mixtures_loss_is_that_of_both_labels_by_their_shares(share: float, alpha: float) -> None:
+    partners = torch.tensor([1, 2])
+    one_hot = functional.one_hot
+    mixed = share * one_hot(LABELS, 3) + (1 - share) * one_hot(partners, 3)
+    for loss in (cross_entropy, partial(cross_entropy, label_smoothing=0.1), partial(kd, alpha=alpha, temperature=4.0)):
+        own, others, both = (loss(STUDENT, Batch(torch.zeros(2, 1), y, TEACHER)) for y in (LABELS, partners, mixed))
+        assert both.item() == pytest.approx((share * own + (1 - share) * others).item(), rel=1e-5)
 
 
 def test_the_soft_gradient_keeps_its_size_when_the_temperature_grows() -> None:

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from limbeck import models
 from limbeck.checkpoint import Spec
 from limbeck.components import Component
 from limbeck.data.augment import Views, affine
+from limbeck.data.augment.mixing import mixup
 from limbeck.data.splits import read, read_meta
 from limbeck.errors import TrainingDiverged
 from limbeck.evaluation import accuracy
@@ -44,6 +46,19 @@ class Killed(BaseException):
     """Stands for SIGKILL: nothing in the loop catches it."""
 
 
+class KilledAt(Remembering):
+    """A reporter whose process dies at a step."""
+
+    def __init__(self, scratch: Path, step: int) -> None:
+        super().__init__(scratch)
+        self.step = step
+
+    def progress(self, done: int, total: int, note: str = "") -> None:
+        super().progress(done, total)
+        if done == self.step:
+            raise Killed
+
+
 @pytest.mark.parametrize("kill_at", [5, 12, 13, 20])
 def test_a_killed_training_resumes_and_ends_in_the_same_bytes(
     tmp_path: Path, data: Path, small: Component, training: TrainingData, settings: TrainParams, kill_at: int,
@@ -54,14 +69,8 @@ def test_a_killed_training_resumes_and_ends_in_the_same_bytes(
     whole_report = Remembering(tmp_path / "straight")
     whole = train(straight, training, settings, whole_report)
 
-    class KilledAt(Remembering):
-        def progress(self, done: int, total: int, note: str = "") -> None:
-            super().progress(done, total)
-            if done == kill_at:
-                raise Killed
-
     with pytest.raises(Killed):
-        train(network(data, small), training, settings, KilledAt(tmp_path / "killed"))
+        train(network(data, small), training, settings, KilledAt(tmp_path / "killed", kill_at))
     resumed = network(data, small)
     report = Remembering(tmp_path / "killed")
     again = train(resumed, training, settings, report)
@@ -132,6 +141,45 @@ def test_a_student_meets_the_soft_labels_of_the_view_it_trains_on(training: Trai
         assert set(batch.teacher_BK[:, 0].tolist()) == {epoch % views}
         order = np.random.default_rng([0, epoch]).permutation(num)[:16]
         assert torch.equal(batch.inputs, training.views.get(epoch % views, torch.from_numpy(order)))
+
+
+@pytest.fixture
+def mixed(training: TrainingData) -> TrainingData:
+    views = Views(training.views.samples, mixup(alpha=1.0, probability=0.7), seed=0)
+    return replace(training, views=views, num_classes=10)
+
+
+def test_the_hard_label_of_a_mixture_is_both_samples_labels_by_their_shares(mixed: TrainingData) -> None:
+    for epoch in (0, 3):
+        order = np.random.default_rng([0, epoch]).permutation(len(mixed.views))[:16]
+        inputs, blend = mixed.views.blended(epoch, torch.from_numpy(order))
+        assert blend is not None
+        batch = next(mixed.batches(epoch, 16, seed=0))
+        assert torch.equal(batch.inputs, inputs)
+        assert torch.equal(batch.labels.sum(1), torch.ones(16))
+        for row, own, partner, share in zip(batch.labels, order, *blend, strict=True):
+            expected = torch.zeros(10)
+            expected[int(mixed.labels_N[own])] += share
+            expected[int(mixed.labels_N[int(partner)])] += 1 - share
+            assert torch.allclose(row, expected)
+
+
+def test_training_on_mixtures_learns_and_a_killed_one_ends_in_the_same_bytes(
+    tmp_path: Path, data: Path, small: Component, mixed: TrainingData, settings: TrainParams,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    settings = settings.model_copy(update={"epochs": 6})
+    straight = network(data, small)
+    whole = train(straight, mixed, settings, Remembering(tmp_path / "straight"))
+    assert whole.best > 0.5
+    monkeypatch.setattr("limbeck.training.CHECKPOINT_EVERY_S", 0.0)
+    resumed = network(data, small)
+    with pytest.raises(Killed):
+        train(resumed, mixed, settings, KilledAt(tmp_path / "killed", 15))
+    resumed = network(data, small)
+    assert train(resumed, mixed, settings, Remembering(tmp_path / "killed")) == whole
+    for name, value in straight.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
 
 
 def test_the_learning_rate_warms_up_and_falls_to_nothing() -> None:

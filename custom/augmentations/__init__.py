@@ -1,1 +1,1 @@
-"""Your augmentations: `def mine(*, strength: float) -> limbeck.data.augment.Augment`."""
+"""Your augmentations: `def mine(*, strength: float) -> limbeck.data.augment.Augment` (docs/components.md)."""

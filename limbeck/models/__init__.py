@@ -18,9 +18,22 @@ from limbeck.components import Component, bind, resolve
 from limbeck.models import imported
 from limbeck.models.convnet import convnet
 from limbeck.models.ensemble import ensemble
+from limbeck.models.mlp import mlp
+from limbeck.models.mobilenet import mobilenet
 from limbeck.models.resnet import resnet
 
-MODELS: dict[str, Callable[..., nn.Module]] = {"resnet": resnet, "convnet": convnet, "ensemble": ensemble}
+MODELS: dict[str, Callable[..., nn.Module]] = {
+    "resnet": resnet,
+    "convnet": convnet,
+    "mobilenet": mobilenet,
+    "mlp": mlp,
+    "ensemble": ensemble,
+}
+
+LAYERS = (nn.Conv1d, nn.Conv2d, nn.Linear)
+"""Layers that multiply and accumulate."""
+CUTTABLE = (*LAYERS, nn.BatchNorm1d, nn.BatchNorm2d)
+"""Modules whose width a checkpoint can remember."""
 
 
 def builder(model: Component) -> Callable[[tuple[int, ...], int], nn.Module]:
@@ -94,7 +107,7 @@ def apply_cuts_(body: nn.Module, cuts: dict[str, Cut]) -> None:
     """Give named modules the widths that pruning left, in place; their weights are fresh."""
     for name, cut in cuts.items():
         module = body.get_submodule(name)
-        if isinstance(module, nn.Conv2d):
+        if isinstance(module, nn.Conv1d | nn.Conv2d):
             module.in_channels, module.out_channels, module.groups = cut.inputs, cut.outputs, cut.groups
             shape = (cut.outputs, cut.inputs // cut.groups, *module.kernel_size)
             module.weight = nn.Parameter(torch.empty(shape))
@@ -107,8 +120,8 @@ def apply_cuts_(body: nn.Module, cuts: dict[str, Cut]) -> None:
             if module.bias is not None:
                 module.bias = nn.Parameter(torch.empty(cut.outputs))
             module.reset_parameters()
-        elif isinstance(module, nn.BatchNorm2d):
-            fresh = nn.BatchNorm2d(cut.outputs, eps=module.eps, momentum=module.momentum)
+        elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            fresh = type(module)(cut.outputs, eps=module.eps, momentum=module.momentum)
             module.__dict__.update(fresh.__dict__)
         else:
             raise AssertionError(f"{name} is a {type(module).__name__}, which pruning never cuts")
@@ -144,14 +157,14 @@ def count_macs(network: nn.Module, sample: Tensor) -> int:
 
     def count(module: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
         nonlocal total
-        if isinstance(module, nn.Conv2d):
+        if isinstance(module, nn.Conv1d | nn.Conv2d):
             taps = module.weight[0].numel()
         else:
             assert isinstance(module, nn.Linear)
             taps = module.in_features
         total += output.numel() * taps
 
-    handles = [m.register_forward_hook(count) for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    handles = [m.register_forward_hook(count) for m in network.modules() if isinstance(m, LAYERS)]
     was_training = network.training
     with torch.no_grad():
         network.eval()(sample)

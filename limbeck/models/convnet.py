@@ -39,5 +39,5 @@ def convnet(shape: tuple[int, ...], num_classes: int, *, width: PositiveInt, dep
 
     """
     if len(shape) != 3:
-        raise ComponentError(f"convnet takes images, found samples of shape {shape}; choose a model for features.")
+        raise ComponentError(f"convnet takes images, found samples of shape {shape}; choose mlp for features.")
     return ConvNet(shape, num_classes, width, depth)

@@ -14,6 +14,8 @@ Shortcut: TypeAlias = Literal["projection", "pad"]
 class Pad(nn.Module):
     """Every second pixel, new channels of zeros around the old ones (option A): [B, C, H, W] -> [B, 2 C, H/2, W/2]."""
 
+    keeps_channels = True  # old and new ones have other numbers, which no dependency graph knows
+
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
         self.before = (outputs - inputs) // 2
@@ -94,5 +96,5 @@ def resnet(
 
     """
     if len(shape) != 3:
-        raise ComponentError(f"resnet takes images, found samples of shape {shape}; choose a model for features.")
+        raise ComponentError(f"resnet takes images, found samples of shape {shape}; choose mlp for features.")
     return ResNet(shape[0], num_classes, width, (depth - 2) // 6, shortcut)

@@ -16,7 +16,7 @@ from limbeck.evaluation import predict
 from limbeck.params import WeightsTeacher
 from limbeck.teachers.outside import from_weights
 from limbeck.teachers.weights import locate
-from tests.test_docs_teachers import BLOCKS
+from tests.pipeline.docs.test_teachers import BLOCKS
 
 FOLDER = Path(os.environ.get("LIMBECK_DATA", "/nowhere"))
 ARCHIVE, WEIGHTS = FOLDER / "cifar10-png.tar.gz", FOLDER / "resnet-cifar10" / "resnet56-4bfd9763.th"

@@ -1,8 +1,6 @@
 """docs/teachers.md: its sections are valid, and its commands run in the order in which they stand there."""
 
-import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -10,31 +8,16 @@ import yaml
 from limbeck import params
 from limbeck.params import Params
 from stages.__main__ import check_components
-from tests.conftest import ROOT, TINY
+from tests.conftest import TINY
 from tests.pipeline.clones import Clone, clone, make_origin
+from tests.pipeline.docs.pages import blocks_of, into
 
-PAGE = ROOT / "docs" / "teachers.md"
-BLOCK = re.compile(r"^```(\w+)( example)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-BLOCKS = [(kind, bool(example), text) for kind, example, text in BLOCK.findall(PAGE.read_text())]
-
-
-def merged(raw: dict[str, Any], text: str) -> dict[str, Any]:
-    """Values with a page's section in its place: `teacher` is replaced, others are changed where the page says."""
-
-    def into(place: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-        both = {
-            key: into(place[key], value)
-            for key, value in changes.items()
-            if key in place and key in ("targets", "sensor", "label")
-        }
-        return {**place, **changes, **both}  # fmt: skip
-
-    return into(raw, yaml.safe_load(text))
+BLOCKS = blocks_of("teachers")
 
 
 @pytest.mark.parametrize("text", [text for kind, _, text in BLOCKS if kind == "yaml"])
 def test_every_section_on_the_page_is_one_that_params_take(text: str) -> None:
-    found = Params.model_validate(merged(yaml.safe_load(TINY.read_text()), text))
+    found = Params.model_validate(into(yaml.safe_load(TINY.read_text()), yaml.safe_load(text)))
     if "timm" not in text:
         check_components(found, lambda _: None)
 
@@ -55,7 +38,7 @@ def test_the_commands_of_the_page_run_in_a_fresh_workspace(fresh: Clone) -> None
         if is_example:
             continue
         if kind == "yaml":
-            raw = merged(yaml.safe_load((fresh / "params.yaml").read_text()), text)
+            raw = into(yaml.safe_load((fresh / "params.yaml").read_text()), yaml.safe_load(text))
             (fresh / "params.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
         elif kind == "python":
             fresh.run("python", "-c", text)

@@ -1,13 +1,6 @@
-"""Augmented views that can be made again: view v of sample i has the same pixels whoever asks.
+"""Where pixels go: rotation, scale, shift, crop, flip. Legend: B batch, H W C image."""
 
-Chance is drawn once per view for all samples (`draw`), a few numbers each, from a generator seeded by
-(seed, view); pixels are made from those numbers batch by batch (`apply`). The teacher that labels view v
-and the student that trains on it therefore see equal bytes, and no pixels need storing.
-"""
-
-from collections.abc import Callable
-from functools import lru_cache
-from typing import Annotated, Protocol
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -15,23 +8,23 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt
 from torch import Tensor
 from torch.nn import functional
 
-
-class Augment(Protocol):
-    """What an augmentation component returns when its keywords are filled in."""
-
-    def draw(self, num: int, generator: torch.Generator) -> Tensor:
-        """Chance for `num` samples: float32 [num, D]."""
-
-    def apply(self, samples: Tensor, draws: Tensor) -> Tensor:
-        """Raw samples [B, ...] and their draws [B, D] -> raw samples of the same shape and dtype."""
+from limbeck.data.augment.views import Augment, as_floats, as_raw, expect_images
 
 
-class _Identity:
-    def draw(self, num: int, generator: torch.Generator) -> Tensor:
-        return torch.zeros(num, 0)
+def warp(images_BCHW: Tensor, matrix_B23: Tensor) -> Tensor:
+    """Move float images: output pixel (x, y), from the centre, takes its value at matrix (x, y, 1), bilinear.
 
-    def apply(self, samples: Tensor, draws: Tensor) -> Tensor:
-        return samples
+    Outside stand the border's own values. Sums and products one by one: the bytes of a sample do not depend on the
+    size of its batch, as those of a matrix product may.
+    """
+    height, width = images_BCHW.shape[2:]
+    x_HW = (torch.arange(width) - (width - 1) / 2).expand(height, width)
+    y_HW = (torch.arange(height) - (height - 1) / 2)[:, None].expand(height, width)
+    a, b, c, d, e, f = (entry[:, None, None] for entry in matrix_B23.flatten(1).unbind(1))
+    from_x, from_y = a * x_HW + b * y_HW + c, d * x_HW + e * y_HW + f
+    # grid_sample counts from -1 to 1 over the outer edges of the image
+    grid_BHW2 = torch.stack([from_x * (2 / width), from_y * (2 / height)], dim=3)
+    return functional.grid_sample(images_BCHW, grid_BHW2, padding_mode="border", align_corners=False)
 
 
 class _Affine:
@@ -44,7 +37,8 @@ class _Affine:
         return (torch.rand(num, 4, generator=generator) * 2 - 1) * self.ranges
 
     def apply(self, samples: Tensor, draws: Tensor) -> Tensor:
-        images_BCHW = samples.permute(0, 3, 1, 2).float()
+        expect_images(samples, "affine")
+        images_BCHW = as_floats(samples)
         height, width = images_BCHW.shape[2:]
         angle, scale, down, right = draws.unbind(1)
         cos, sin = torch.cos(angle) / (1 + scale), torch.sin(angle) / (1 + scale)
@@ -54,7 +48,7 @@ class _Affine:
         theta_B23 = torch.stack([row_x, row_y], dim=1)
         grid = functional.affine_grid(theta_B23, list(images_BCHW.shape), align_corners=False)
         moved = functional.grid_sample(images_BCHW, grid, padding_mode="border", align_corners=False)
-        return moved.round_().clamp_(0, 255).to(samples.dtype).permute(0, 2, 3, 1)
+        return as_raw(moved, samples.dtype)
 
 
 class _CropFlip:
@@ -69,6 +63,7 @@ class _CropFlip:
         return torch.cat([places, mirrored], dim=1).float()
 
     def apply(self, samples: Tensor, draws: Tensor) -> Tensor:
+        expect_images(samples, "crop_flip")
         batch, height, width, _ = samples.shape
         top, left, mirrored = draws.long().unbind(1)
         padded = functional.pad(samples, (0, 0, self.pad, self.pad, self.pad, self.pad))
@@ -76,11 +71,6 @@ class _CropFlip:
         columns = torch.arange(width).expand(batch, width)
         columns = left[:, None] + torch.where(mirrored[:, None] == 1, width - 1 - columns, columns)
         return padded[torch.arange(batch)[:, None, None], rows[:, :, None], columns[:, None, :]]
-
-
-def none() -> Augment:
-    """Samples as they are."""
-    return _Identity()
 
 
 def affine(
@@ -93,37 +83,3 @@ def affine(
 def crop_flip(*, pad: NonNegativeInt, flip: bool) -> Augment:
     """Zero padding by `pad` pixels, a random crop back to size, a left-right flip (He et al. 2015, section 4.2)."""
     return _CropFlip(pad, flip)
-
-
-AUGMENTS: dict[str, Callable[..., Augment]] = {"none": none, "affine": affine, "crop_flip": crop_flip}
-
-
-class Views:
-    """Numbered views of a split. View v of sample i depends on (seed, v, i, augmentation) alone.
-
-    samples: [N, ...] raw, memory-mapped. num_views: after so many they start again; None: never.
-    """
-
-    def __init__(
-        self,
-        samples: np.ndarray[tuple[int, ...], np.dtype[np.generic]],
-        augment: Augment,
-        seed: int,
-        num_views: int | None = None,
-    ) -> None:
-        self.samples, self.augment, self.seed, self.num_views = samples, augment, seed, num_views
-        self._draws = lru_cache(maxsize=2)(self._draw)
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def _draw(self, view: int) -> Tensor:
-        mixed = int(np.random.SeedSequence([self.seed, view]).generate_state(1, np.uint64)[0] >> 1)
-        return self.augment.draw(len(self.samples), torch.Generator().manual_seed(mixed))
-
-    def get(self, view: int, indices: Tensor) -> Tensor:
-        """Raw samples [B, ...] of `view` at `indices` [B] (int64)."""
-        if self.num_views is not None:
-            view %= self.num_views
-        samples = torch.from_numpy(np.ascontiguousarray(self.samples[indices.numpy()]))
-        return self.augment.apply(samples, self._draws(view)[indices])

@@ -1,0 +1,177 @@
+"""Every model of the zoo goes through the whole chain: build, prune, save, reload, quantize, save, reload, export."""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from torch import nn
+
+from limbeck import checkpoint, export, models, quantization
+from limbeck.checkpoint import Spec
+from limbeck.components import Component
+from limbeck.errors import ComponentError
+from limbeck.evaluation import predict
+from limbeck.models import MODELS, Network
+from limbeck.models.mobilenet import InvertedResidual
+from limbeck.params import Params, PruneParams
+from limbeck.pruning import cuts_of, prune_
+
+IMAGES = st.sampled_from([(9, 7, 3), (8, 8, 1), (8, 8, 3), (5, 11, 2)])  # odd and oblong ones first
+FEATURES = st.sampled_from([(12,), (5,)])
+WIDTHS = st.sampled_from([6, 4, 8, 3])
+
+
+def model_of(use: str, shape: st.SearchStrategy[tuple[int, ...]], **sizes: Any) -> st.SearchStrategy[Spec]:
+    """Specs of one architecture: its sizes, the shape of a sample, the number of classes."""
+    keywords = st.fixed_dictionaries({"use": st.just(use), "width": WIDTHS, **sizes})
+    return st.builds(spec_of, keywords.map(Component.model_validate), shape, st.integers(3, 4))
+
+
+def spec_of(model: Component, shape: tuple[int, ...], num_classes: int) -> Spec:
+    is_image = len(shape) == 3
+    channels, centre, spread = (shape[2], 120.0, 60.0) if is_image else (shape[0], 0.0, 1.0)
+    return Spec(
+        model=model, shape=shape, dtype="uint8" if is_image else "float32", classes=tuple("abcd"[:num_classes]),
+        mean=(centre,) * channels, std=(spread,) * channels,
+    )  # fmt: skip
+
+
+ZOO = {
+    "resnet": model_of("resnet", IMAGES, depth=st.sampled_from([8, 14])),
+    "resnet, pad": model_of("resnet", IMAGES, depth=st.sampled_from([8, 14]), shortcut=st.just("pad")),
+    "convnet": model_of("convnet", IMAGES, depth=st.sampled_from([2, 1, 3])),
+    "mobilenet": model_of("mobilenet", IMAGES, depth=st.sampled_from([3, 6]), expansion=st.sampled_from([2, 1, 6])),
+    "mlp, images": model_of("mlp", IMAGES, depth=st.sampled_from([2, 1])),
+    "mlp, features": model_of("mlp", FEATURES, depth=st.sampled_from([2, 1])),
+}
+RATIOS = st.sampled_from([0.5, 0.3, 0.8])
+FEW = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+
+
+def samples(spec: Spec, num: int = 24) -> NDArray[Any]:
+    generator = np.random.default_rng(0)
+    if spec.dtype == "uint8":
+        return generator.integers(0, 256, (num, *spec.shape), dtype=np.uint8)
+    return generator.normal(size=(num, *spec.shape)).astype(np.float32)
+
+
+def seasoned(spec: Spec) -> Network:
+    """A fresh network whose norms have seen data."""
+    torch.manual_seed(0)
+    network = models.build(spec).train()
+    with torch.no_grad():
+        for _ in range(5):
+            network(torch.from_numpy(samples(spec)))
+    return network.eval()
+
+
+def pruned(tiny: Params, folder: Path, spec: Spec, ratio: float, round_to: int) -> tuple[Spec, Network]:
+    """Prune a network, save it and load it again, which gives the same bits."""
+    prune = tiny.targets["phone"].prune
+    assert isinstance(prune, PruneParams)
+    network, x = seasoned(spec), samples(spec)
+    whole = models.num_params(network)
+    list(prune_(network, prune.model_copy(update={"ratio": ratio, "round_to": round_to}), torch.from_numpy(x[:1])))
+    spec = spec.model_copy(update={"cuts": cuts_of(spec, network)})
+    assert bool(spec.cuts) == (models.num_params(network) < whole)
+    models.save(folder, spec, network)
+    again_spec, again = models.load(folder)
+    assert again_spec.cuts == spec.cuts
+    assert np.array_equal(predict(again, x), predict(network, x)), "bit-equal after a reload"
+    return spec, again
+
+
+def drive(tiny: Params, folder: Path, spec: Spec, ratio: float) -> None:
+    """Take one network down the whole chain."""
+    x = samples(spec)
+    spec, network = pruned(tiny, folder / "prune", spec, ratio, round_to=1)
+    assert spec.cuts
+
+    described = checkpoint.Quantization(use="static", reduce_range=True, trained=False, versions={})
+    prepared = quantization.prepare(network, described, spec.shape, models.torch_dtype(spec.dtype))
+    quantization.calibrate_(prepared, x, 8)
+    int8 = quantization.convert(prepared)
+    quantization.save(folder / "quantize", spec.model_copy(update={"quantization": described}), prepared)
+    _, loaded = quantization.load(folder / "quantize")
+    assert np.array_equal(predict(loaded, x), predict(int8, x)), "bit-equal after build, prepare, fill, convert"
+
+    for name, exported, tolerance in (("fp32", network, 1e-4), ("int8", loaded, None)):
+        path = folder / f"{name}.onnx"
+        export.to_onnx(path, exported, spec, 18, {})
+        export.check_parity(path, exported, x, max_difference=tolerance, min_equal=0.8)
+        assert export.run(path, x[:1]).shape == (1, len(spec.classes)), "the batch is dynamic"
+
+
+def test_the_zoo_is_the_table() -> None:
+    assert {name.split(",")[0] for name in ZOO} == set(MODELS) - {"ensemble"}, "an ensemble teaches, nobody ships it"
+
+
+@pytest.mark.parametrize("specs", ZOO.values(), ids=ZOO)
+def test_a_pruned_network_of_any_size_comes_back_to_the_bit(specs: st.SearchStrategy[Spec], tiny: Params) -> None:
+    @settings(max_examples=8)
+    @given(specs, RATIOS, st.sampled_from([1, 2, 4]))
+    def holds(spec: Spec, ratio: float, round_to: int) -> None:
+        with TemporaryDirectory() as folder:
+            pruned(tiny, Path(folder), spec, ratio, round_to)
+
+    holds()
+
+
+@pytest.mark.parametrize("specs", ZOO.values(), ids=ZOO)
+def test_every_model_goes_through_the_whole_chain(
+    specs: st.SearchStrategy[Spec], tiny: Params, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    @settings(max_examples=1)  # the first of every choice; seconds each
+    @given(specs, RATIOS)
+    def holds(spec: Spec, ratio: float) -> None:
+        drive(tiny, tmp_path_factory.mktemp("chain"), spec, ratio)
+
+    holds()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("specs", ZOO.values(), ids=ZOO)
+def test_every_size_of_every_model_goes_through_the_whole_chain(
+    specs: st.SearchStrategy[Spec], tiny: Params, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    @settings(max_examples=6)
+    @given(specs, RATIOS)
+    def holds(spec: Spec, ratio: float) -> None:
+        drive(tiny, tmp_path_factory.mktemp("chain"), spec, ratio)
+
+    holds()
+
+
+@pytest.mark.parametrize(("depth", "parameters"), [(20, 269_722), (32, 464_154), (44, 658_586), (56, 853_018)])
+def test_a_resnet_has_the_size_of_the_published_one(depth: int, parameters: int) -> None:
+    """He et al. 2015, table 6: 0.27, 0.46, 0.66 and 0.85 million with option A."""
+    keywords = {"use": "resnet", "width": 16, "depth": depth, "shortcut": "pad"}
+    network = models.build(spec_of(Component.model_validate(keywords), (32, 32, 3), 4))
+    assert models.num_params(network) == parameters - 6 * 65  # ten classes there, four here
+
+
+def test_an_inverted_residual_is_added_where_shapes_agree_and_ends_without_a_nonlinearity() -> None:
+    same, wider, halved = (InvertedResidual(4, outputs, stride, 6) for outputs, stride in ((4, 1), (8, 1), (4, 2)))
+    assert (same.is_residual, wider.is_residual, halved.is_residual) == (True, False, False)
+    assert not isinstance(same.layers[-1], nn.ReLU)
+    depthwise = [m for m in same.modules() if isinstance(m, nn.Conv2d) and m.groups > 1]
+    assert [(m.groups, m.in_channels, m.kernel_size) for m in depthwise] == [(24, 24, (3, 3))]
+
+
+@pytest.mark.parametrize("use", ["resnet", "convnet", "mobilenet"])
+def test_convolutions_refuse_features_and_name_what_takes_them(use: str) -> None:
+    depth = {"resnet": 8, "convnet": 2, "mobilenet": 3}[use]
+    with pytest.raises(ComponentError, match=rf"{use} takes images, found samples of shape \(12,\); choose mlp"):
+        models.build(spec_of(Component(use=use, width=4, depth=depth), (12,), 3))
+
+
+@pytest.mark.parametrize("depth", [2, 4, 0])
+def test_a_mobilenet_has_three_equal_stages(depth: int) -> None:
+    with pytest.raises(ComponentError, match="model 'mobilenet': depth is .; expected a multiple of 3"):
+        models.build(spec_of(Component(use="mobilenet", width=4, depth=depth), (8, 8, 3), 3))
