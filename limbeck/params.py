@@ -356,12 +356,19 @@ class BenchmarkParams(Section):
 class ContractParams(Section):
     """What a shipped file must keep."""
 
-    max_drop: Quality
+    max_drop: Quality | None
+    min_quality: Quality | None
     max_size_kb: PositiveFloat
     max_p95_ms: PositiveFloat
     max_peak_memory_mb: PositiveFloat
     max_slowdown: PositiveFloat
     require: Literal["kept", "proven"]
+
+    @model_validator(mode="after")
+    def _asks_for_quality(self) -> "ContractParams":
+        if self.max_drop is None and self.min_quality is None:
+            raise ValueError("max_drop and min_quality are both null; give one of them a value, or both")
+        return self
 
 
 class TargetParams(Section):

@@ -44,6 +44,7 @@ COLUMNS = (
 SHORT_COLUMNS = ("target", "model", "quality % [95 %]", "params", "MACs", "bytes", "p50 ms", "p95", "smaller", "faster")
 MARKS = {
     "max_drop": "drop",
+    "min_quality": "quality",
     "max_size_kb": "size",
     "max_p95_ms": "p95",
     "max_peak_memory_mb": "memory",
@@ -177,7 +178,11 @@ def _verdict(target: Target, variant: str) -> str:
     if variant not in target.clauses:
         return "-"
     clauses = target.clauses[variant]
-    broken = [f"{MARKS[c.clause]} {c.measured:.3g} > {c.allowed:.3g}" for c in clauses if not c.kept]
+    broken = [
+        f"{MARKS[c.clause]} {c.measured:.3g} {'<' if c.is_floor else '>'} {c.allowed:.3g}"
+        for c in clauses
+        if not c.kept
+    ]
     if broken:
         return "broken: " + "; ".join(broken)
     unproven = [MARKS[c.clause] for c in clauses if not c.proven]

@@ -1,7 +1,7 @@
 """The contract decides which file ships. Pure: figures in, a decision or a refusal out.
 
-Validation chooses, test examines. Each candidate's drop on *validation*, its bytes, latency and memory say
-whether it keeps the contract; the smallest that does is chosen. Then its drop on *test* is the exam, once:
+Validation chooses, test examines. Each candidate's quality on *validation*, its bytes, latency and memory say
+whether it keeps the contract; the smallest that does is chosen. Then its quality on *test* is the exam, once:
 a chosen file that fails it is refused, and no other candidate is tried, because that would be choosing on
 the very samples that are to say how good the choice is.
 """
@@ -16,13 +16,17 @@ from limbeck.params import ContractParams
 FP32, INT8 = "model.fp32", "model.int8"
 CANDIDATES = (FP32, INT8)
 
+QUALITY_ADVICE = "distil or recover longer, cut less (prune.ratio), or let quantize.qat train for more epochs"
 ADVICE = {
-    "max_drop": "distil or recover longer, cut less (prune.ratio), or let quantize.qat train for more epochs",
+    "max_drop": QUALITY_ADVICE,
+    "min_quality": QUALITY_ADVICE,
     "max_size_kb": "cut more (prune.ratio), choose a narrower student.model, or quantize",
     "max_p95_ms": "cut more, choose a shallower student.model, or allow more threads",
     "max_peak_memory_mb": "choose a narrower student.model, or a smaller benchmark.batch_size",
     "max_slowdown": "int8 does not pay for this network on this device: quantize: {use: none}, or a wider student",
 }
+FLOORS = ("min_quality",)
+"""Clauses of which more is better."""
 UNITS = {"max_size_kb": " kB", "max_p95_ms": " ms", "max_peak_memory_mb": " MB", "max_slowdown": "x"}
 
 
@@ -31,7 +35,8 @@ class Clause:
     """One clause held against one variant's figure and its 95 % interval.
 
     Attributes:
-        split: the split that a drop was measured on, None for what is not measured on samples.
+        split: the split that quality was measured on, None for what is not measured on samples.
+        allowed: the most, or of `min_quality` the least, that may be measured.
         kept: the estimate keeps it.
         proven: the bound that speaks against it keeps it too.
 
@@ -46,11 +51,16 @@ class Clause:
     kept: bool
     proven: bool
 
+    @property
+    def is_floor(self) -> bool:
+        """Whether more is better."""
+        return self.clause in FLOORS
+
     def __str__(self) -> str:
         unit = UNITS.get(self.clause, "")
         name = f"{self.clause} on {self.split}" if self.split else self.clause
         interval = f" [{self.low:.4g}, {self.high:.4g}]" if self.low < self.high else ""
-        return f"{name}: allowed {self.allowed:g}{unit}, measured {self.measured:.4g}{interval}{unit}"
+        return f"{name}: {'asked for' if self.is_floor else 'allowed'} {self.allowed:g}{unit}, measured {self.measured:.4g}{interval}{unit}"
 
 
 @dataclass(frozen=True)
@@ -76,17 +86,24 @@ def hold(clause: str, allowed: float, estimate: Mapping[str, float] | float, spl
         value, low, high = estimate["value"], estimate["low"], estimate["high"]
     else:
         value = low = high = estimate
-    kept = value <= allowed
-    return Clause(clause, split, allowed, value, low, high, kept, proven=kept and high <= allowed)
+    kept, bound_keeps = (value >= allowed, low >= allowed) if clause in FLOORS else (value <= allowed, high <= allowed)
+    return Clause(clause, split, allowed, value, low, high, kept, proven=kept and bound_keeps)
+
+
+def quality_clauses(measured: Mapping[str, Any], contract: ContractParams, split: str) -> list[Clause]:
+    """The clauses about quality, held against one variant's figures on one split."""
+    figures = {"max_drop": measured["drop"], "min_quality": measured}
+    limits = {clause: getattr(contract, clause) for clause in figures}
+    return [hold(clause, limits[clause], figures[clause], split) for clause in figures if limits[clause] is not None]
 
 
 def clauses_of(
     variant: str, quality: Mapping[str, Any], latency: Mapping[str, Any], contract: ContractParams
 ) -> list[Clause]:
-    """Every clause that decides about a candidate; its drop is that on validation."""
+    """Every clause that decides about a candidate; its quality is that on validation."""
     speed = latency["variants"][variant]
     found = [
-        hold("max_drop", contract.max_drop, quality["variants"][variant]["validation"]["drop"], "validation"),
+        *quality_clauses(quality["variants"][variant]["validation"], contract, "validation"),
         hold("max_size_kb", contract.max_size_kb, speed["bytes"] / 1000),
         hold("max_p95_ms", contract.max_p95_ms, speed["p95_ms"]),
         hold("max_peak_memory_mb", contract.max_peak_memory_mb, speed["peak_memory_mb"]),
@@ -135,15 +152,15 @@ def judge(
     if not candidates:
         raise ContractBroken(_refusal(name, clauses, contract.require))
     chosen = candidates[0]
-    exam = hold("max_drop", contract.max_drop, quality["variants"][chosen]["test"]["drop"], "test")
-    if not getattr(exam, contract.require):
+    exam = quality_clauses(quality["variants"][chosen]["test"], contract, "test")
+    if failed := [clause for clause in exam if not getattr(clause, contract.require)]:
         raise ContractBroken(
             f"{chosen} of {name} was chosen on validation and fails the exam (require: {contract.require}); nothing "
-            f"was registered.\n  {chosen}: {exam}; {ADVICE['max_drop']}\n"
+            f"was registered.\n  {chosen}: {'; '.join(map(str, failed))}; {QUALITY_ADVICE}\n"
             "  Another variant is not tried: the test split would then choose. A larger data.split.validation "
             "makes the choice surer."
         )
-    clauses[chosen].append(exam)
+    clauses[chosen] += exam
     return Decision(
         target=manifest["target"],
         name=name,

@@ -25,12 +25,13 @@ def run(
     distill: Annotated[DistillParams | Unused, At("distill")],
     quantize: Annotated[QuantizeParams | Unused, At("quantize")],
     train: Annotated[TrainParams, At("student.train")],
-    max_drop: Annotated[float, At("contract.max_drop")],
+    max_drop: Annotated[float | None, At("contract.max_drop")],
+    min_quality: Annotated[float | None, At("contract.min_quality")],
     metric: str,
     seed: int,
     report: Report,
 ) -> dict[str, Any]:
-    """Calibrate; when validation drops below the teacher by more than `contract.max_drop`, train quantized."""
+    """Calibrate; when validation falls below what the contract asks for, train quantized."""
     spec, network = models.load(pruned)
     score = scorer(metric)
     x, y = read(data, "validation")
@@ -49,11 +50,12 @@ def run(
     teacher_quality = read_labels_meta(labels).teacher_quality
     report.curve({"epoch": 0, "arm": "calibrated", "validation": quality})
     figures = {"use": quantize.use, "float_validation": float_quality, "calibrated_validation": quality}
-    drop = teacher_quality - quality
-    needs_qat = drop > max_drop
+    floors = (min_quality, None if max_drop is None else teacher_quality - max_drop)
+    needed = max(floor for floor in floors if floor is not None)
+    needs_qat = quality < needed
     report.log(
-        f"calibrated int8: {metric} {quality:.4f} on validation, {100 * drop:.2f} points under the teacher; "
-        f"{100 * max_drop:.2f} are allowed: " + ("training quantized follows" if needs_qat else "QAT is not needed")
+        f"calibrated int8: {metric} {quality:.4f} on validation, {100 * (teacher_quality - quality):.2f} points under "
+        f"the teacher; {needed:.4f} is needed: " + ("training quantized follows" if needs_qat else "QAT is not needed")
     )
     if needs_qat:
         calibrated, calibrated_quality = (described, prepared), quality

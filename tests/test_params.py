@@ -35,6 +35,10 @@ WEIGHTS: dict[str, Any] = {
 REGISTRY: dict[str, Any] = {
     "use": "registry", "model": "models:/t/3", "uri": "sqlite:///mlflow.db", "trust": [], "adapt": {"use": "none"},
 }  # fmt: skip
+NO_QUALITY: dict[str, Any] = {
+    "max_drop": None, "min_quality": None, "max_size_kb": 9, "max_p95_ms": 9, "max_peak_memory_mb": 9,
+    "max_slowdown": 9, "require": "kept",
+}  # fmt: skip
 
 
 def test_the_projects_own_files_are_valid() -> None:
@@ -48,6 +52,7 @@ def test_the_projects_own_files_are_valid() -> None:
         ({"targets.phone.prune.ration": 0.5}, r"targets.phone.prune.ration: unknown key; did you mean 'ratio'\?"),
         ({"targets.phone.prune.ratio": 1.5}, r"targets.phone.prune.ratio: Input should be less than 1 \(found 1.5\)"),
         ({"targets.sensor.contract.max_drop": None}, r"targets.sensor.contract.max_drop: missing; add it"),
+        ({"targets.sensor.contract": NO_QUALITY}, r"max_drop and min_quality are both null; give one of them a value"),
         ({"teacher.train.epochs": 0}, r"teacher.train.epochs: Input should be greater than 0 \(found 0\)"),
         ({"teacher.train.warmup_epochs": 9}, r"warmup_epochs is 9 and epochs is 4; warm up for fewer epochs"),
         ({"data.split.test": 0.9}, r"take 1.07 of the data; leave a share below 1"),

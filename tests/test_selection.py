@@ -6,12 +6,18 @@ from hypothesis import strategies as st
 
 from limbeck.errors import ContractBroken
 from limbeck.params import ContractParams
-from limbeck.selection import Decision, clauses_of, eligible, hold, judge
+from limbeck.selection import FLOORS, Decision, clauses_of, eligible, hold, judge
 
 CONTRACT = ContractParams(
-    max_drop=0.03, max_size_kb=12, max_p95_ms=1.0, max_peak_memory_mb=32, max_slowdown=1.0, require="kept"
+    max_drop=0.03,
+    min_quality=None,
+    max_size_kb=12,
+    max_p95_ms=1.0,
+    max_peak_memory_mb=32,
+    max_slowdown=1.0,
+    require="kept",
 )
-BOUNDS = ("max_drop", "max_size_kb", "max_p95_ms", "max_peak_memory_mb", "max_slowdown")
+BOUNDS = ("max_drop", "min_quality", "max_size_kb", "max_p95_ms", "max_peak_memory_mb", "max_slowdown")
 
 
 def estimate(value: float, spread: float = 0.0) -> dict[str, float]:
@@ -23,6 +29,8 @@ def figures(**changed: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, A
     values = {
         "fp32_bytes": 11_000,
         "int8_bytes": 6_000,
+        "fp32_quality": 0.95,
+        "int8_quality": 0.95,
         "fp32_drop": 0.0,
         "int8_drop": 0.01,
         "fp32_test_drop": 0.0,
@@ -39,8 +47,14 @@ def figures(**changed: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, A
     files = {f"{v}.onnx": {"bytes": values[f"{key[v]}_bytes"], "sha256": "0" * 64} for v in variants}
     quality = {
         v: {
-            "validation": {**estimate(0.95), "drop": estimate(values[f"{key[v]}_drop"], spread)},
-            "test": {**estimate(0.95), "drop": estimate(values[f"{key[v]}_test_drop"], spread)},
+            "validation": {
+                **estimate(values[f"{key[v]}_quality"], spread),
+                "drop": estimate(values[f"{key[v]}_drop"], spread),
+            },
+            "test": {
+                **estimate(values.get(f"{key[v]}_test_quality", values[f"{key[v]}_quality"]), spread),
+                "drop": estimate(values[f"{key[v]}_test_drop"], spread),
+            },
         }
         for v in variants
     }
@@ -100,6 +114,17 @@ def test_a_broken_contract_names_variant_clause_allowed_measured_and_a_way_out(
     assert "nothing was registered" in str(refused.value)
 
 
+def test_a_floor_asks_for_quality_itself_beside_a_drop_or_in_its_place() -> None:
+    floor = CONTRACT.model_copy(update={"max_drop": None, "min_quality": 0.9})
+    assert decide(floor, int8_drop=0.5, int8_test_drop=0.5).variant == "model.int8"
+    assert decide(floor, int8_quality=0.85).variant == "model.fp32"
+    with pytest.raises(ContractBroken, match=r"min_quality on test: asked for 0.9, measured 0.85"):
+        decide(floor, int8_test_quality=0.85)
+    both = CONTRACT.model_copy(update={"min_quality": 0.9})
+    assert [c.clause for c in decide(both).clauses["model.int8"]][:2] == ["max_drop", "min_quality"]
+    assert decide(both, int8_drop=0.5).variant == "model.fp32"
+
+
 def test_test_samples_examine_the_choice_and_never_make_another() -> None:
     with pytest.raises(
         ContractBroken, match=r"model.int8 of digits-sensor was chosen on validation and fails the exam"
@@ -140,6 +165,8 @@ made = st.fixed_dictionaries(
     {
         "fp32_bytes": st.integers(1_000, 30_000),
         "int8_bytes": st.integers(1_000, 30_000),
+        "fp32_quality": share,
+        "int8_quality": share,
         "fp32_drop": share,
         "int8_drop": share,
         "p95_ms": st.floats(0.01, 3.0),
@@ -151,12 +178,18 @@ made = st.fixed_dictionaries(
 contracts = st.builds(
     ContractParams,
     max_drop=share,
+    min_quality=share,
     max_size_kb=st.floats(1.0, 30.0),
     max_p95_ms=st.floats(0.01, 3.0),
     max_peak_memory_mb=st.floats(1.0, 60.0),
     max_slowdown=st.floats(0.3, 3.0),
     require=st.sampled_from(["kept", "proven"]),
 )
+
+
+def loosened(contract: ContractParams, bound: str, factor: float) -> ContractParams:
+    limit = getattr(contract, bound)
+    return contract.model_copy(update={bound: limit / factor if bound in FLOORS else limit * factor})
 
 
 def allowed(contract: ContractParams, made: dict[str, Any]) -> set[str]:
@@ -169,7 +202,7 @@ def allowed(contract: ContractParams, made: dict[str, Any]) -> set[str]:
 def test_a_looser_contract_admits_every_variant_that_a_tighter_one_does(
     made: dict[str, Any], contract: ContractParams, bound: str, factor: float
 ) -> None:
-    looser = contract.model_copy(update={bound: getattr(contract, bound) * factor})
+    looser = loosened(contract, bound, factor)
     assert allowed(contract, made) <= allowed(looser, made)
 
 
@@ -178,7 +211,7 @@ def test_a_looser_contract_never_refuses_what_a_tighter_one_ships_when_the_exam_
     made: dict[str, Any], contract: ContractParams, bound: str, factor: float
 ) -> None:
     made |= {"fp32_test_drop": made["fp32_drop"], "int8_test_drop": made["int8_drop"]}
-    looser = contract.model_copy(update={bound: getattr(contract, bound) * factor})
+    looser = loosened(contract, bound, factor)
     manifest, quality, latency = figures(**made)
     try:
         tight = judge(manifest, quality, latency, contract, identity="")

@@ -165,7 +165,8 @@ class Making:
         if validation - test > 4 * noise + 0.01:
             self.report.warn(
                 f"{validation:.1%} on validation and {test:.1%} on test: the teacher has probably been trained on samples "
-                "that are in validation here; a student looks worse beside it there than it is."
+                "that are in validation here. A student looks worse beside it there than it is: hold it to "
+                "contract.min_quality, and set max_drop to null."
             )
 
     def tell_unwatched(self, path: Path, digest: str) -> None:
