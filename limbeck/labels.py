@@ -21,6 +21,7 @@ from limbeck.components import Component, bind
 from limbeck.data.augment import AUGMENTS, Views
 from limbeck.data.splits import read, read_meta
 from limbeck.errors import DataError
+from limbeck.models.compiled import compiled, pays
 from limbeck.models.features import tapped
 from limbeck.params import LabelParams
 
@@ -96,15 +97,13 @@ def write(
         reserve(folder / name)
     teacher.eval()
     with torch.inference_mode():
+        quick = _faster(teacher, views, params)
         for view in range(params.num_views):
             for start in range(0, len(x), params.batch_size):
                 indices = torch.arange(start, min(start + params.batch_size, len(x)))
-                with tapped(teacher) as tap:
-                    logits_BK = teacher(views.get(view, indices))
-                stored[LOGITS][view, indices.numpy()] = _as_fp16(logits_BK, "logits")
-                if params.features:
-                    assert tap.features is not None
-                    stored[FEATURES][view, indices.numpy()] = _as_fp16(tap.features, "features")
+                model = quick if len(indices) == params.batch_size else teacher
+                for name, values in _answers(model, views.get(view, indices), params.features).items():
+                    stored[name][view, indices.numpy()] = _as_fp16(values, name.removesuffix(".npy"))
             progress(view + 1, params.num_views, f"view {view + 1}/{params.num_views}")
     for array in stored.values():
         array.flush()
@@ -122,6 +121,24 @@ def write(
     )
     without = set() if params.features else {"features_sha256"}
     write_json(folder / "labels.json", label_meta.model_dump(mode="json", exclude=without))
+
+
+def _faster(teacher: nn.Module, views: Views, params: LabelParams) -> nn.Module:
+    """The teacher, compiled for whole batches where that pays; taps on features do not see into a compiled one."""
+    batch = views.get(0, torch.arange(min(params.batch_size, len(views))))
+    if params.features or not pays(params.compile, teacher, batch[:1], params.num_views * len(views)):
+        return teacher
+    return compiled(teacher, lambda trial: trial(batch))
+
+
+def _answers(teacher: nn.Module, samples: Tensor, with_features: bool) -> dict[str, Tensor]:
+    """What is stored of one batch, by file."""
+    if not with_features:
+        return {LOGITS: teacher(samples)}
+    with tapped(teacher) as tap:
+        logits_BK = teacher(samples)
+    assert tap.features is not None
+    return {LOGITS: logits_BK, FEATURES: tap.features}
 
 
 def _as_fp16(answers: Tensor, what: str) -> NDArray[np.float16]:

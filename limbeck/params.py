@@ -48,6 +48,7 @@ Out: TypeAlias = Annotated[Path, _Output()]
 
 Share: TypeAlias = Annotated[float, Field(gt=0, lt=1)]
 Quality: TypeAlias = Annotated[float, Field(ge=0, le=1)]
+Compile: TypeAlias = Literal["auto", "always", "never"]
 Beta: TypeAlias = Annotated[float, Field(ge=0, lt=1)]
 """How much of a running average each step keeps."""
 Name: TypeAlias = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,39}$")]
@@ -104,6 +105,7 @@ class TrainParams(Section):
     ema_decay: Beta
     precision: Literal["auto", "fp32", "bf16"]
     device: Literal["auto", "cpu", "cuda"]
+    compile: Compile
     threads: PositiveInt
 
     @model_validator(mode="after")
@@ -271,6 +273,7 @@ class LabelParams(Section):
     features: bool
     max_mb: PositiveFloat
     batch_size: PositiveInt
+    compile: Compile
     threads: PositiveInt
 
 

@@ -52,7 +52,8 @@ ADAPTED: dict[str, Any] = {
     "augment": {"use": "none"},
     "train": {
         "epochs": 1, "batch_size": 8, "optimizer": {"use": "sgd", "momentum": 0.9}, "lr": 0.1, "weight_decay": 0.0,
-        "warmup_epochs": 0, "clip_norm": 1.0, "ema_decay": 0.0, "precision": "fp32", "device": "cpu", "threads": 1,
+        "warmup_epochs": 0, "clip_norm": 1.0, "ema_decay": 0.0, "precision": "fp32", "device": "cpu",
+        "compile": "auto", "threads": 1,
     },
 }  # fmt: skip
 
