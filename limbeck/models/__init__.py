@@ -61,15 +61,18 @@ class Preprocess(nn.Module):
     ) -> None:
         super().__init__()
         self.is_image, self.size = is_image, size
-        self.register_buffer("mean", torch.tensor(mean), persistent=False)
-        self.register_buffer("scale", 1 / torch.tensor(std), persistent=False)
+        like_channels = (-1, 1, 1) if is_image else (-1,)
+        self.register_buffer("mean", torch.tensor(mean).reshape(like_channels), persistent=False)
+        self.register_buffer("scale", (1 / torch.tensor(std)).reshape(like_channels), persistent=False)
 
     def forward(self, raw: Tensor) -> Tensor:
         """[B, ...] raw -> normalized float32."""
-        normalized = (raw.float() - self.mean) * self.scale
+        # channels to the front first: with them at the end, ONNX Runtime takes three times as long
+        samples = raw.permute(0, 3, 1, 2) if self.is_image else raw
+        normalized = (samples.float() - self.mean) * self.scale
         if not self.is_image:
             return normalized
-        images_BCHW = normalized.permute(0, 3, 1, 2).contiguous()
+        images_BCHW = normalized.contiguous()
         if self.size is None:
             return images_BCHW
         return functional.interpolate(images_BCHW, (self.size, self.size), mode="bilinear", align_corners=False)
