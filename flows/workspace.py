@@ -49,13 +49,14 @@ def locate(name: str | None, folder: Path | None) -> Path:
     return create(name, recipe(name)) if name else ROOT
 
 
-def create(name_or_path: str | Path, params_source: Path, *, own_cache: bool = False) -> Path:
+def create(name_or_path: str | Path, params_source: Path, *, own_cache: bool = False, links: bool = False) -> Path:
     """Make a workspace, or bring an old one up to date. Outs and dvc.lock stay.
 
     Args:
         name_or_path: a name stands for work/NAME in the project; a `Path` is the folder itself.
         params_source: the params.yaml to start from.
         own_cache: keep a DVC cache in the folder instead of sharing the project's.
+        links: let outs be links into the cache where the file system has them: many workspaces, one copy.
 
     Returns:
         The folder.
@@ -76,6 +77,8 @@ def create(name_or_path: str | Path, params_source: Path, *, own_cache: bool = F
         _link(folder / name, ROOT / name)
     cache = "cache" if own_cache else _from(folder / ".dvc", ROOT / ".dvc/cache")
     config = f"[core]\n    analytics = false\n    no_scm = True\n[cache]\n    dir = {cache}\n"
+    if links:
+        config += "    type = reflink,hardlink,symlink,copy\n"
     _write(folder / ".dvc/config", config.encode())
     return folder
 

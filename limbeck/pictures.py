@@ -5,7 +5,7 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -79,6 +79,31 @@ def pareto(points: Sequence[Point]) -> "Figure":
         axes.grid(alpha=0.3, which="both")
     panels[0].set_ylabel("quality on test, %")
     panels[1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1.02, 0.5))
+    return figure
+
+
+def front(trials: Sequence[Mapping[str, Any]]) -> "Figure":
+    """Trials of a search (`validation`, `bytes`, `p50_ms`, `on_front`, `trial`): quality over size and over latency."""
+    figure = _figure(11, 4)
+    for axes, (key, unit, scale) in zip(
+        figure.subplots(1, 2, sharey=True), (("bytes", "kB", 1000), ("p50_ms", "p50, ms", 1)), strict=True
+    ):
+        for is_best in (False, True):
+            chosen = [trial for trial in trials if trial["on_front"] is is_best]
+            axes.scatter(
+                [trial[key] / scale for trial in chosen],
+                [100 * trial["validation"] for trial in chosen],
+                color="C0" if is_best else "lightgrey",
+                label="on the front" if is_best else "beaten in all three",
+                zorder=3 if is_best else 2,
+            )
+            for trial in chosen if is_best else []:
+                place = (trial[key] / scale, 100 * trial["validation"])
+                axes.annotate(str(trial["trial"]), place, xytext=(4, 4), textcoords="offset points", fontsize=8)
+        axes.set(xlabel=unit)
+        axes.grid(alpha=0.3)
+    figure.axes[0].set_ylabel("quality on validation, %")
+    figure.axes[1].legend(fontsize=8)
     return figure
 
 

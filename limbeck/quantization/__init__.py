@@ -30,7 +30,9 @@ def static(*, is_qat: bool = False, reduce_range: bool = False) -> Any:
     """
     from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
 
-    quantizer = x86.X86InductorQuantizer()
+    from limbeck.quantization.quantizer import OnnxRuntimeQuantizer
+
+    quantizer = OnnxRuntimeQuantizer()
     quantizer.set_global(x86.get_default_x86_inductor_quantization_config(is_qat=is_qat, reduce_range=reduce_range))
     return quantizer
 

@@ -1,0 +1,65 @@
+"""Where int8 begins and ends in a graph, as ONNX Runtime computes it.
+
+torchao's quantizer for x86 stands on what *inductor* fuses: a convolution whose output goes into a sum stays in
+float there. ONNX Runtime knows int8 sums (QLinearAdd) instead, and computes a convolution in int8 only where its
+output is quantized too.
+"""
+
+from typing import Any
+
+import torch
+from torch.fx import GraphModule, Node
+from torchao.quantization.pt2e.quantizer import (
+    QuantizationAnnotation,
+    QuantizationConfig,
+    get_input_act_qspec,
+    get_output_act_qspec,
+)
+from torchao.quantization.pt2e.quantizer.x86_inductor_quantizer import QUANT_ANNOTATION_KEY, X86InductorQuantizer
+
+aten = torch.ops.aten
+CONVOLUTIONS = (aten.conv1d.default, aten.conv2d.default)
+SUMS = (aten.add.Tensor, aten.add_.Tensor)
+AFTERWARDS = (aten.relu.default, aten.relu_.default, aten.batch_norm.default)
+"""What becomes one operator with the convolution or sum before it."""
+
+
+class OnnxRuntimeQuantizer(X86InductorQuantizer):  # type: ignore[misc]
+    """Convolutions and linear layers as on x86, sums between them in int8, and every convolution's output too."""
+
+    def annotate(self, model: GraphModule) -> GraphModule:
+        """Mark what is to be int8, in place."""
+        super().annotate(model)
+        if self.global_config is not None:
+            for node in model.graph.nodes:
+                if node.target in SUMS:
+                    _annotate_sum(node, self.global_config)
+                elif node.target in CONVOLUTIONS and _annotation(node).input_qspec_map:
+                    _annotate_output(node, self.global_config)
+        return model
+
+    def _nothing(self, *_: Any) -> None:
+        """No pattern that swallows a sum."""
+
+    _annotate_conv2d_binary = _annotate_conv2d_binary_unary = _nothing
+    _annotate_qat_conv2d_bn_binary = _annotate_qat_conv2d_bn_binary_unary = _nothing
+
+
+def _annotation(node: Node) -> QuantizationAnnotation:
+    """A node's marks, made where there are none."""
+    return node.meta.setdefault(QUANT_ANNOTATION_KEY, QuantizationAnnotation(_annotated=True))
+
+
+def _annotate_sum(node: Node, config: QuantizationConfig) -> None:
+    """Both inputs and the output are int8, unless one of them is a constant."""
+    inputs = node.all_input_nodes
+    if len(inputs) == 2 and all(argument.op != "get_attr" for argument in inputs):
+        _annotation(node).input_qspec_map = {argument: get_input_act_qspec(config) for argument in inputs}
+        _annotate_output(node, config)
+
+
+def _annotate_output(node: Node, config: QuantizationConfig) -> None:
+    """What comes out, after the norm and the ReLU that follow, is int8."""
+    while len(node.users) == 1 and next(iter(node.users)).target in AFTERWARDS:
+        node = next(iter(node.users))
+    _annotation(node).output_qspec = get_output_act_qspec(config)
