@@ -7,6 +7,7 @@ rate is a function of the step, and everything else that moves is in the state f
 """
 
 import copy
+import dataclasses
 import logging
 import math
 import time
@@ -298,7 +299,7 @@ def fit(
             for group in optimizer.param_groups:
                 group["lr"] = rate
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                loss = objective(stepped, batch.to(device))
+                loss = objective(stepped, dataclasses.replace(batch.to(device), progress=step / max(1, num_steps - 1)))
             value = loss.item()
             if not math.isfinite(value):
                 raise TrainingDiverged(
