@@ -16,15 +16,16 @@ from limbeck.components import Component, check
 from limbeck.objectives.adaptive import adaptive
 from limbeck.objectives.batch import Batch, Loss, Objective, answer
 from limbeck.objectives.combine import Sum
-from limbeck.objectives.features import similarity
+from limbeck.objectives.features import Hint, relational, similarity
 from limbeck.objectives.learned import Learned, Supplies, learned_of
 from limbeck.objectives.logits import cross_entropy, dist, dkd, kd, standardized
 from limbeck.objectives.schedules import Schedule, ends, is_schedule, read
 from limbeck.params import DistillParams, Unused
 
 __all__ = [
-    "LOSSES", "ON_FEATURES", "Batch", "Learned", "Loss", "Objective", "Supplies", "adaptive", "cross_entropy", "dist", "dkd",
-    "features_for", "kd", "learned_of", "loss_of", "objective_of", "on_head", "on_logits", "similarity", "standardized",
+    "LOSSES", "ON_FEATURES", "Batch", "Hint", "Learned", "Loss", "Objective", "Supplies", "adaptive", "cross_entropy", "dist", "dkd",
+    "features_for", "kd", "learned_of", "loss_of", "objective_of", "on_head", "on_logits", "relational", "similarity",
+    "standardized",
 ]  # fmt: skip
 
 
@@ -146,7 +147,9 @@ LOSSES: dict[str, Callable[..., Any]] = {
     "standardized": standardized,
     "adaptive": adaptive,
     "similarity": similarity,
+    "hint": Hint,
+    "relational": relational,
     "sum": Sum,
 }
-ON_FEATURES = ("similarity",)
+ON_FEATURES = ("similarity", "hint", "relational")
 """Losses that need `label.features: true`."""
