@@ -30,7 +30,7 @@ from limbeck.errors import TrainingDiverged
 from limbeck.evaluation import Scores, predict
 from limbeck.models.averaged import Averaged
 from limbeck.models.compiled import compiled, pays
-from limbeck.objectives import Batch, Objective, learned_of
+from limbeck.objectives import Batch, Learner, Objective, learned_of
 from limbeck.params import Beta, TrainParams
 
 CHECKPOINT_EVERY_S = 10.0
@@ -144,12 +144,10 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"sgd": sgd, "adam
 class Optimizing:
     """One optimizer for each network that is trained: the model, and those that its loss owns. Each is clipped by itself."""
 
-    def __init__(self, learners: Iterable[tuple[list[nn.Parameter], float]], params: TrainParams) -> None:
+    def __init__(self, learners: Iterable[Learner], params: TrainParams) -> None:
         make = bind(params.optimizer, OPTIMIZERS, "optimizer")
         self.clip_norm = params.clip_norm
-        self.networks = [
-            (own, share, make(iter(own), params.lr * share, params.weight_decay)) for own, share in learners
-        ]
+        self.networks = [(own, share, make(iter(own), params.lr, params.weight_decay)) for own, share in learners]
 
     def zero_grad(self) -> None:
         """Forget all gradients."""
@@ -160,7 +158,7 @@ class Optimizing:
         """Move every network at its share of the learning rate."""
         for own, share, optimizer in self.networks:
             for group in optimizer.param_groups:
-                group["lr"] = rate * share
+                group["lr"] = rate * share()
             nn.utils.clip_grad_norm_(own, self.clip_norm)
             optimizer.step()
 
@@ -214,7 +212,7 @@ def _faster(
     model: nn.Module, objective: Objective, data: TrainingData, params: TrainParams, num_steps: int, bf16: bool
 ) -> nn.Module:
     """The model, compiled where that pays; taps on features do not see into a compiled one."""
-    if params.compile == "never" or data.features_VND is not None:
+    if params.compile == "never" or data.features_VND is not None or learned_of(objective).watches:
         return model
     device = next(model.parameters()).device
     batch = next(data.batches(0, params.batch_size, seed=0)).to(device)
@@ -270,7 +268,7 @@ def fit(
     learned = learned_of(objective)
     learned.begin(model, next(data.batches(0, params.batch_size, seed)).to(device))
     learned.to(device).to(memory_format=torch.channels_last if bf16 else torch.contiguous_format)  # type: ignore[call-overload]
-    optimizing = Optimizing([(list(model.parameters()), 1.0), *learned.learners()], params)
+    optimizing = Optimizing([(list(model.parameters()), lambda: 1.0), *learned.learners()], params)
     contenders = learned.contenders(model)
     averaged = {name: Averaged(net, params.ema_decay) for name, net in contenders.items() if params.ema_decay}
     judged = {name: averaged[name].model if averaged else net for name, net in contenders.items()}

@@ -195,7 +195,17 @@ ONE_OF_EACH: dict[str, dict[str, Any]] = {
         ],
         "weights": [{"schedule": "linear", "from": 1.0, "to": 0.0}, 1.0],
     },
-}
+    "mutual": {
+        "use": "mutual", "own": {"use": "hint", "gamma": 1.0}, "weight": {"schedule": "linear", "from": 0.0, "to": 1.0},
+        "temperature": 1.0, "keep": "better",
+    },
+    "momentum of the student": {
+        "use": "momentum", "of": "student", "decay": 0.9, "alpha": {"schedule": "linear", "from": 0.0, "to": 0.5, "until": 0.3},
+        "temperature": 2.0,
+    },
+    "momentum of the teacher": {"use": "momentum", "of": "teacher", "decay": 0.9, "alpha": 0.5, "temperature": 2.0},
+    "attention": {"use": "attention", "beta": 100.0},
+}  # fmt: skip
 """Objectives whose losses own networks or move with the training."""
 
 

@@ -14,18 +14,20 @@ from torch import Tensor, nn
 
 from limbeck.components import Component, check
 from limbeck.objectives.adaptive import adaptive
-from limbeck.objectives.batch import Batch, Loss, Objective, answer
+from limbeck.objectives.attention import Attention
+from limbeck.objectives.batch import Batch, Loss, Objective
 from limbeck.objectives.combine import Sum
 from limbeck.objectives.features import Hint, relational, similarity
-from limbeck.objectives.learned import Learned, Supplies, learned_of
+from limbeck.objectives.learned import Learned, Learner, Supplies, answered, learned_of
 from limbeck.objectives.logits import cross_entropy, dist, dkd, kd, standardized
+from limbeck.objectives.online import Momentum, Mutual
 from limbeck.objectives.schedules import Schedule, ends, is_schedule, read
 from limbeck.params import DistillParams, Unused
 
 __all__ = [
-    "LOSSES", "ON_FEATURES", "Batch", "Hint", "Learned", "Loss", "Objective", "Supplies", "adaptive", "cross_entropy", "dist", "dkd",
+    "LOSSES", "ON_FEATURES", "Attention", "Batch", "Hint", "Learned", "Learner", "Loss", "Momentum", "Mutual", "Objective", "Supplies", "adaptive", "cross_entropy", "dist", "dkd",
     "features_for", "kd", "learned_of", "loss_of", "objective_of", "on_head", "on_logits", "relational", "similarity",
-    "standardized",
+    "standardized", "supplies_of",
 ]  # fmt: skip
 
 
@@ -38,7 +40,7 @@ class OnLogits:
 
     def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
         """The loss of a batch, a scalar."""
-        logits_BK, seen = answer(model, batch)
+        logits_BK, seen = answered(self.loss, model, batch)
         if seen.features_BD is not None and seen.student_BD is None and not self._has_told:
             self._has_told = True
             logging.getLogger(__name__).warning(
@@ -149,6 +151,9 @@ LOSSES: dict[str, Callable[..., Any]] = {
     "similarity": similarity,
     "hint": Hint,
     "relational": relational,
+    "attention": Attention,
+    "mutual": Mutual,
+    "momentum": Momentum,
     "sum": Sum,
 }
 ON_FEATURES = ("similarity", "hint", "relational")

@@ -6,12 +6,17 @@ it is exported.
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import TypeAlias
 
-from torch import nn
+from torch import Tensor, nn
 
 from limbeck.components import Component
-from limbeck.objectives.batch import Batch, Loss, Objective
+from limbeck.objectives.batch import Batch, Loss, Objective, answer
+
+Learner: TypeAlias = tuple[list[nn.Parameter], Callable[[], float]]
+"""Parameters that are trained, and what share of the learning rate they take now."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,19 @@ class Learned(nn.Module):
         for part in self.parts:
             part.begin(model, batch)
 
+    @property
+    def watches(self) -> bool:
+        """Whether it looks into the student's layers, which cannot be compiled then."""
+        return any(part.watches for part in self.parts)
+
+    @contextmanager
+    def watching(self, model: nn.Module) -> Iterator[None]:
+        """Within, the student answers a batch."""
+        with ExitStack() as stack:
+            for part in self.parts:
+                stack.enter_context(part.watching(model))
+            yield
+
     def after_step(self, model: nn.Module) -> None:
         """Follow the student, whose weights have just moved."""
         for part in self.parts:
@@ -61,12 +79,12 @@ class Learned(nn.Module):
         """The networks of which the best on validation is kept, by name: all of the student's shape."""
         return {"student": model}
 
-    def learners(self) -> Iterator[tuple[list[nn.Parameter], float]]:
-        """What is trained beside the student, network by network, with its share of the learning rate."""
+    def learners(self) -> Iterator["Learner"]:
+        """What is trained beside the student, network by network."""
         below = {parameter for part in self.parts for parameter in part.parameters()}
         own = [value for value in self.parameters() if value.requires_grad and value not in below]
         if own:
-            yield own, self.rate
+            yield own, lambda: self.rate
         for part in self.parts:
             yield from part.learners()
 
@@ -75,3 +93,11 @@ def learned_of(objective: Objective) -> Learned:
     """The loss of an objective where it owns networks; an empty one where it owns none, or is a plain function."""
     loss = getattr(objective, "loss", None)
     return loss if isinstance(loss, Learned) else Learned()
+
+
+def answered(loss: Loss, model: nn.Module, batch: Batch) -> tuple[Tensor, Batch]:
+    """The model's logits [B, K] in float32 and the batch with its features, seen by a loss that watches."""
+    if not isinstance(loss, Learned):
+        return answer(model, batch)
+    with loss.watching(model):
+        return answer(model, batch)

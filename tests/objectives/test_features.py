@@ -155,7 +155,7 @@ def test_hint_is_half_the_mean_square_to_projected_features() -> None:
     distance = ((OTHER.numpy() @ weight.T + bias - FEATURES.numpy()) ** 2).mean()
     found = loss(torch.zeros(6, 3), of_features(FEATURES, OTHER)).item()
     assert found == pytest.approx(math.log(3) + 2.0 * distance / 2, rel=1e-4)
-    assert [share for _, share in loss.learners()] == [1.0], "the projector is trained as fast as the student"
+    assert [share() for _, share in loss.learners()] == [1.0], "the projector is trained as fast as the student"
 
 
 def test_a_graph_without_named_layers_learns_from_the_labels_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
