@@ -1,7 +1,9 @@
+import copy
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pytest
@@ -209,6 +211,22 @@ ONE_OF_EACH: dict[str, dict[str, Any]] = {
 """Objectives whose losses own networks or move with the training."""
 
 
+def test_the_better_of_two_students_on_validation_is_kept(
+    tmp_path: Path, data: Path, small: Component, training: TrainingData, settings: TrainParams
+) -> None:
+    mutual = {"use": "mutual", "weight": 1.0, "temperature": 1.0}
+    reports = {keep: Remembering(tmp_path / keep) for keep in ("better", "student", "peer")}
+    best = {
+        keep: train_with({**mutual, "keep": keep}, data, small, training, settings, report)[0].best
+        for keep, report in reports.items()
+    }
+    by_name = {name: [row[f"validation_{name}"] for row in reports["better"].rows] for name in ("student", "peer")}
+    assert best["student"] == max(by_name["student"])
+    assert best["peer"] == max(by_name["peer"])
+    assert best["better"] == max(best["student"], best["peer"])
+    assert "validation_peer" not in reports["peer"].rows[-1], "where one is named there is nothing to compare"
+
+
 @pytest.fixture
 def taught(training: TrainingData) -> TrainingData:
     """With the answers and features of a teacher that guesses."""
@@ -224,14 +242,8 @@ def test_a_killed_training_resumes_with_the_networks_that_its_loss_owns(
 ) -> None:  # fmt: skip
     monkeypatch.setattr("limbeck.training.CHECKPOINT_EVERY_S", 0.0)
 
-    def trained(report: Remembering) -> tuple[Fitted, dict[str, Tensor], dict[str, Tensor]]:
-        model = network(data, small)
-        objective = objective_of(
-            DistillParams.model_validate(distill | {"control": False}),
-            teacher=lambda: network(data, small), student=lambda: network(data, small, seed=1),
-        )  # fmt: skip
-        fitted = fit(model, objective, taught, settings, score=accuracy, seed=0, report=report, arm="arm")
-        return fitted, model.state_dict(), learned_of(objective).state_dict()
+    def trained(report: Remembering) -> Trained:
+        return train_with(distill, data, small, taught, settings, report)
 
     whole = trained(Remembering(tmp_path / "straight"))
     with pytest.raises(Killed):
@@ -239,14 +251,55 @@ def test_a_killed_training_resumes_with_the_networks_that_its_loss_owns(
     report = Remembering(tmp_path / "killed")
     again = trained(report)
     assert report.steps[0] >= 14, "it went on from the state, not from the start"
-    assert again[0] == whole[0]
-    for before, after in zip(whole[1:], again[1:], strict=True):
+    assert_same(again, whole)
+
+
+def test_what_tries_a_compiler_teaches_the_networks_of_a_loss_nothing(
+    tmp_path: Path, data: Path, small: Component, taught: TrainingData, settings: TrainParams,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    distill = ONE_OF_EACH["mutual"] | {"own": None}
+    taught = replace(taught, features_VND=None)
+    whole = train_with(distill, data, small, taught, settings, Remembering(tmp_path / "eager"))
+    tries = []
+
+    def compiled(model: nn.Module, run: Callable[[nn.Module], object]) -> nn.Module:
+        tries.append(run(copy.deepcopy(model)))
+        return model
+
+    monkeypatch.setattr("limbeck.training.compiled", compiled)
+    always = settings.model_copy(update={"compile": "always"})
+    assert_same(train_with(distill, data, small, taught, always, Remembering(tmp_path / "compiled")), whole)
+    assert len(tries) == 1
+
+
+Trained: TypeAlias = tuple[Fitted, dict[str, Any], dict[str, Any]]
+"""How it went, the student's state, and that of the networks its loss owns."""
+
+
+def train_with(
+    distill: dict[str, Any],
+    data: Path,
+    small: Component,
+    taught: TrainingData,
+    settings: TrainParams,
+    report: Remembering,
+) -> Trained:
+    model = network(data, small)
+    objective = objective_of(
+        DistillParams.model_validate(distill | {"control": False}),
+        teacher=lambda: network(data, small), student=lambda: network(data, small, seed=1),
+    )  # fmt: skip
+    fitted = fit(model, objective, taught, settings, score=accuracy, seed=0, report=report, arm="arm")
+    return fitted, model.state_dict(), learned_of(objective).state_dict()
+
+
+def assert_same(one: Trained, other: Trained) -> None:
+    assert one[0] == other[0]
+    for before, after in zip(one[1:], other[1:], strict=True):
         assert before.keys() == after.keys()
-        assert [name for name in before if not same(before[name], after[name])] == []
-
-
-def same(one: object, other: object) -> bool:
-    return torch.equal(one, other) if isinstance(one, Tensor) and isinstance(other, Tensor) else one == other
+        for name, value in before.items():
+            assert torch.equal(value, after[name]) if isinstance(value, Tensor) else value == after[name], name
 
 
 def test_a_projector_is_trained_and_no_part_of_the_student(

@@ -32,20 +32,22 @@ __all__ = [
 
 
 class OnLogits:
-    """A loss applied to the model's float32 logits, and to its features where the teacher's are there."""
+    """A loss applied to the model's float32 logits, and to its features where the teacher's are there.
 
-    def __init__(self, loss: Loss) -> None:
-        self.loss = loss
-        self._has_told = False
+    `on_features` names the loss that learns from those, if one does: a graph that has none to tap is told of once.
+    """
+
+    def __init__(self, loss: Loss, on_features: str | None = None) -> None:
+        self.loss, self._untold = loss, on_features
 
     def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
         """The loss of a batch, a scalar."""
         logits_BK, seen = answered(self.loss, model, batch)
-        if seen.features_BD is not None and seen.student_BD is None and not self._has_told:
-            self._has_told = True
+        if self._untold and seen.student_BD is None:
             logging.getLogger(__name__).warning(
-                "this network is a graph whose features have no name: losses on features leave it to the labels"
+                "%s: this network is a graph whose features have no name; the labels teach in its place", self._untold
             )
+            self._untold = None
         return self.loss(logits_BK, seen)
 
 
@@ -131,7 +133,7 @@ def objective_of(
     """
     if isinstance(distill, Unused):
         return on_logits(cross_entropy)
-    return on_logits(loss_of(distill, supplies_of(teacher, student)))
+    return OnLogits(loss_of(distill, supplies_of(teacher, student)), features_for(distill))
 
 
 def features_for(component: Component) -> str | None:

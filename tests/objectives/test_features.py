@@ -20,11 +20,12 @@ from limbeck.objectives import (
     cross_entropy,
     learned_of,
     loss_of,
+    objective_of,
     on_logits,
     relational,
     similarity,
 )
-from limbeck.quiet import quiet
+from limbeck.params import DistillParams
 
 FEATURES = torch.randn(6, 5, generator=torch.Generator().manual_seed(0))
 
@@ -109,6 +110,22 @@ def test_relational_angles_are_those_at_the_middle_of_triples() -> None:
     assert soft("angles", FEATURES, OTHER).item() == pytest.approx(expected, rel=1e-3)
 
 
+def test_triples_are_taken_within_groups_of_the_batch() -> None:
+    groups = [
+        relational(
+            torch.zeros(3, 3), Batch(torch.zeros(3, 1), torch.zeros(3, dtype=torch.long), None, FEATURES[part], OTHER[part]),
+            distance=0.0, angle=1.0, hard=0.0,
+        ).item()
+        for part in (slice(0, 3), slice(3, 6))
+    ]  # fmt: skip
+    found = relational(torch.zeros(6, 3), of_features(FEATURES, OTHER), distance=0.0, angle=1.0, hard=0.0, group=3)
+    assert found.item() == pytest.approx(sum(groups) / 2, rel=1e-5)
+    left_over = relational(torch.zeros(6, 3), of_features(FEATURES, OTHER), distance=0.0, angle=1.0, hard=0.0, group=4)
+    four = Batch(torch.zeros(4, 1), torch.zeros(4, dtype=torch.long), None, FEATURES[:4], OTHER[:4])
+    expected = relational(torch.zeros(4, 3), four, distance=0.0, angle=1.0, hard=0.0)
+    assert left_over.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
 @pytest.mark.parametrize("name", ["distances", "angles"])
 @given(angle=st.floats(0, 6), scale=st.floats(0.1, 10), shift=st.floats(-3, 3))
 def test_relations_stay_when_features_are_turned_scaled_and_moved_as_a_whole(
@@ -158,23 +175,32 @@ def test_hint_is_half_the_mean_square_to_projected_features() -> None:
     assert [share() for _, share in loss.learners()] == [1.0], "the projector is trained as fast as the student"
 
 
+class Layerless(nn.Module):
+    """What an exported graph is like: weights, but no layers as modules."""
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__()
+        self.weight, self.bias = layer.weight, layer.bias
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return nn.functional.linear(inputs, self.weight, self.bias)
+
+
 def test_a_graph_without_named_layers_learns_from_the_labels_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
-    model = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3))
+    model = nn.Linear(4, 3)
     batch = of_features(FEATURES, None)
     batch = replace(batch, inputs=torch.randn(6, 4))
-    with quiet():
-        graph = torch.export.export(model, (batch.inputs,)).module()
-    caplog.clear()
+    graph = Layerless(model)
     parts = [
         {"use": "hint", "gamma": 1},
         {"use": "relational", "distance": 25, "angle": 50},
         {"use": "similarity", "gamma": 1},
     ]
-    objective = on_logits(loss_of(Component(use="sum", parts=parts)))
+    objective = objective_of(DistillParams(use="sum", parts=parts, control=False))
     learned_of(objective).begin(graph, batch)
     for _ in range(2):
         expected = 3 * cross_entropy(model(batch.inputs), batch)
         assert objective(graph, batch).item() == pytest.approx(expected.item(), rel=1e-5)
     told = [record.message for record in caplog.records if record.name == "limbeck.objectives"]
     assert len(told) == 1
-    assert "features have no name: losses on features leave it to the labels" in told[0]
+    assert told[0] == "hint: this network is a graph whose features have no name; the labels teach in its place"

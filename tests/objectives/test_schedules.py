@@ -5,10 +5,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional
 
 from limbeck.components import Component
 from limbeck.errors import ComponentError
-from limbeck.objectives import Batch, kd, loss_of
+from limbeck.objectives import Batch, Hint, kd, loss_of
 from limbeck.objectives.schedules import Schedule
 
 STUDENT, TEACHER = torch.tensor([[1.0, 0.0, -1.0]]), torch.tensor([[0.0, 2.0, -1.0]])
@@ -74,3 +76,17 @@ def test_a_schedule_deep_in_a_sum_is_held_to_its_settings_range() -> None:
     part = {"use": "kd", "alpha": {"schedule": "linear", "from": 0, "to": 1.5}, "temperature": 2}
     with pytest.raises(ComponentError, match=r"loss 'kd': alpha is 1.5; Input should be less than or equal to 1"):
         loss_of(Component(use="sum", parts=[part]))
+
+
+@pytest.mark.parametrize("progress", [0.0, 0.5, 1.0])
+def test_a_loss_that_owns_networks_moves_too(progress: float) -> None:
+    gamma = {"schedule": "linear", "from": 4.0, "to": 0.0}
+    loss = loss_of(Component(use="limbeck.objectives.features:Hint", gamma=gamma, hard=0.0))
+    assert isinstance(loss, Hint)
+    torch.manual_seed(0)
+    features, own = torch.randn(4, 5), torch.randn(4, 3)
+    batch = Batch(torch.zeros(4, 2), torch.zeros(4, dtype=torch.long), None, features, own, progress)
+    loss.begin(nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2)), batch)
+    assert loss.projector is not None
+    expected = 4.0 * (1 - progress) / 2 * functional.mse_loss(loss.projector(own), features)
+    assert loss(torch.zeros(4, 2), batch).item() == pytest.approx(expected.item(), rel=1e-6)
