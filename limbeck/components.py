@@ -48,8 +48,8 @@ class Component(BaseModel):
 
     @property
     def parts(self) -> list["Component"]:
-        """Components of the same kind in the lists among its keywords, such as the steps of a chain."""
-        lists = [value for value in self.keywords.values() if isinstance(value, list)]
+        """Components of the same kind among its keywords, alone or in lists, such as the steps of a chain."""
+        lists = [value if isinstance(value, list) else [value] for value in self.keywords.values()]
         named = [part for values in lists for part in values if isinstance(part, Mapping) and "use" in part]
         return [Component.model_validate(part) for part in named]
 

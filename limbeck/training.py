@@ -7,10 +7,11 @@ rate is a function of the step, and everything else that moves is in the state f
 """
 
 import copy
+import dataclasses
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -27,8 +28,9 @@ from limbeck.data.augment import Blend, Views
 from limbeck.data.splits import read, read_meta
 from limbeck.errors import TrainingDiverged
 from limbeck.evaluation import Scores, predict
+from limbeck.models.averaged import Averaged
 from limbeck.models.compiled import compiled, pays
-from limbeck.objectives import Batch, Objective
+from limbeck.objectives import Batch, Learner, Objective, learned_of
 from limbeck.params import Beta, TrainParams
 
 CHECKPOINT_EVERY_S = 10.0
@@ -116,11 +118,12 @@ class TrainingData:
 
 @dataclass
 class Fitted:
-    """How a training went: the best validation quality, its epoch (from 0), one row per epoch."""
+    """How a training went: the best validation quality, its epoch (from 0), one row per epoch, whose weights were kept."""
 
     best: float
     best_epoch: int
     history: list[dict[str, float]] = field(default_factory=list)
+    kept: str = "student"
 
 
 def sgd(parameters: Iterator[nn.Parameter], lr: float, weight_decay: float, *, momentum: Beta) -> torch.optim.Optimizer:
@@ -136,6 +139,37 @@ def adamw(
 
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"sgd": sgd, "adamw": adamw}
+
+
+class Optimizing:
+    """One optimizer for each network that is trained: the model, and those that its loss owns. Each is clipped by itself."""
+
+    def __init__(self, learners: Iterable[Learner], params: TrainParams) -> None:
+        make = bind(params.optimizer, OPTIMIZERS, "optimizer")
+        self.clip_norm = params.clip_norm
+        self.networks = [(own, share, make(iter(own), params.lr, params.weight_decay)) for own, share in learners]
+
+    def zero_grad(self) -> None:
+        """Forget all gradients."""
+        for _, _, optimizer in self.networks:
+            optimizer.zero_grad(set_to_none=True)
+
+    def step(self, rate: float) -> None:
+        """Move every network at its share of the learning rate."""
+        for own, share, optimizer in self.networks:
+            for group in optimizer.param_groups:
+                group["lr"] = rate * share()
+            nn.utils.clip_grad_norm_(own, self.clip_norm)
+            optimizer.step()
+
+    def state_dict(self) -> list[dict[str, Any]]:
+        """The state of every optimizer."""
+        return [optimizer.state_dict() for _, _, optimizer in self.networks]
+
+    def load_state_dict(self, states: list[dict[str, Any]]) -> None:
+        """Go on from `state_dict`."""
+        for (_, _, optimizer), state in zip(self.networks, states, strict=True):
+            optimizer.load_state_dict(state)
 
 
 def learning_rate(step: int, num_steps: int, num_warmup: int, peak: float) -> float:
@@ -161,28 +195,6 @@ def uses_bf16(precision: str, device: torch.device) -> bool:
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))
 
 
-class Averaged:
-    """Exponential moving average of weights *and* BN buffers: avg <- d avg + (1 - d) model.
-
-    The decay warms up, d_n = min(d, (1 + n) / (10 + n)), so that the first weights are soon forgotten.
-    """
-
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self.model = copy.deepcopy(model).requires_grad_(False)
-        self.decay, self.num_updates = decay, 0
-
-    @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
-        """Take one step towards `model`."""
-        decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
-        self.num_updates += 1
-        own, new = self.model.state_dict(), model.state_dict()
-        floats = [name for name, value in own.items() if value.is_floating_point()]
-        torch._foreach_lerp_([own[name] for name in floats], [new[name] for name in floats], 1 - decay)
-        for name in own.keys() - set(floats):
-            own[name].copy_(new[name])
-
-
 def _state_in(file: Path, device: torch.device) -> dict[str, Any] | None:
     """What a killed run left; a file that cannot be read is put away and the training begins anew."""
     if not file.exists():
@@ -200,16 +212,18 @@ def _faster(
     model: nn.Module, objective: Objective, data: TrainingData, params: TrainParams, num_steps: int, bf16: bool
 ) -> nn.Module:
     """The model, compiled where that pays; taps on features do not see into a compiled one."""
-    if params.compile == "never" or data.features_VND is not None:
+    if params.compile == "never" or data.features_VND is not None or learned_of(objective).watches:
         return model
     device = next(model.parameters()).device
     batch = next(data.batches(0, params.batch_size, seed=0)).to(device)
     if not pays(params.compile, model, batch.inputs[:1], 3 * num_steps * params.batch_size):  # forward, two backward
         return model
 
+    tried = copy.deepcopy(objective)  # networks that its loss owns must not learn from the trial either
+
     def step(trial: nn.Module) -> None:
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            loss = objective(trial.train(), batch)
+            loss = tried(trial.train(), batch)
         loss.backward()  # type: ignore[no-untyped-call]
 
     return compiled(model, step)
@@ -230,7 +244,7 @@ def fit(
 
     Args:
         model: raw inputs [B, ...] -> logits [B, K].
-        objective: the loss of a batch, a scalar.
+        objective: the loss of a batch, a scalar. Networks that its loss owns are trained and kept with the model.
         data: views, labels, soft labels and the validation split.
         params: settings; `threads` is part of the result's bits.
         score: metric, per-sample scores of (logits, labels).
@@ -251,9 +265,13 @@ def fit(
     bf16 = uses_bf16(params.precision, device)
     # fp32 kernels of oneDNN corrupt the heap in channels_last at odd widths (torch 2.13, AVX2); bf16 ones gain from it
     model.to(device).to(memory_format=torch.channels_last if bf16 else torch.contiguous_format)  # type: ignore[call-overload]
-    optimizer = bind(params.optimizer, OPTIMIZERS, "optimizer")(model.parameters(), params.lr, params.weight_decay)
-    averaged = Averaged(model, params.ema_decay) if params.ema_decay else None
-    judged = averaged.model if averaged else model
+    learned = learned_of(objective)
+    learned.begin(model, next(data.batches(0, params.batch_size, seed)).to(device))
+    learned.to(device).to(memory_format=torch.channels_last if bf16 else torch.contiguous_format)  # type: ignore[call-overload]
+    optimizing = Optimizing([(list(model.parameters()), lambda: 1.0), *learned.learners()], params)
+    contenders = learned.contenders(model)
+    averaged = {name: Averaged(net, params.ema_decay) for name, net in contenders.items() if params.ema_decay}
+    judged = {name: averaged[name].model if averaged else net for name, net in contenders.items()}
 
     per_epoch = data.num_batches(params.batch_size)
     num_steps = params.epochs * per_epoch
@@ -265,13 +283,13 @@ def fit(
     state_file = report.scratch / f"{arm}.pt"
     if (state := _state_in(state_file, device)) is not None:
         model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        if averaged:
-            averaged.model.load_state_dict(state["averaged"])
-            averaged.num_updates = state["num_updates"]
+        learned.load_state_dict(state["learned"])
+        for name, average in averaged.items():
+            average.load_state_dict(state["averaged"][name])
+        optimizing.load_state_dict(state["optimizing"])
         torch.set_rng_state(state["rng"].cpu())
         best, step, loss_sum = state["best"], state["step"], state["loss_sum"]
-        fitted = Fitted(state["best_score"], state["best_epoch"], state["history"])
+        fitted = Fitted(state["best_score"], state["best_epoch"], state["history"], state["kept"])
         for row in fitted.history:
             report.curve({**row, "arm": arm})
     stepped = _faster(model, objective, data, params, num_steps, bf16)
@@ -279,11 +297,10 @@ def fit(
 
     def keep() -> None:
         state: dict[str, Any] = {
-            "model": model.state_dict(), "optimizer": optimizer.state_dict(), "rng": torch.get_rng_state(),
-            "averaged": averaged.model.state_dict() if averaged else {},
-            "num_updates": averaged.num_updates if averaged else 0,
-            "best": best, "step": step, "loss_sum": loss_sum,
-            "best_score": fitted.best, "best_epoch": fitted.best_epoch, "history": fitted.history,
+            "model": model.state_dict(), "learned": learned.state_dict(), "optimizing": optimizing.state_dict(),
+            "averaged": {name: average.state_dict() for name, average in averaged.items()},
+            "rng": torch.get_rng_state(), "best": best, "step": step, "loss_sum": loss_sum,
+            "best_score": fitted.best, "best_epoch": fitted.best_epoch, "history": fitted.history, "kept": fitted.kept,
         }  # fmt: skip
         with replace(state_file) as partial:
             torch.save(state, partial)
@@ -291,37 +308,39 @@ def fit(
     while step < num_steps:
         epoch, first = divmod(step, per_epoch)
         model.train()
+        learned.train()
         for index, batch in enumerate(data.batches(epoch, params.batch_size, seed)):
             if index < first:  # done before the kill
                 continue
             rate = learning_rate(step, num_steps, num_warmup, params.lr)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                loss = objective(stepped, batch.to(device))
+                loss = objective(stepped, dataclasses.replace(batch.to(device), progress=step / max(1, num_steps - 1)))
             value = loss.item()
             if not math.isfinite(value):
                 raise TrainingDiverged(
                     f"{arm}: the loss is {value} at step {step + 1} of {num_steps} (epoch {epoch + 1}); expected a "
                     f"finite number. Lower train.lr (now {params.lr:g}), lengthen warmup_epochs, or look at the data."
                 )
-            optimizer.zero_grad(set_to_none=True)
+            optimizing.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(model.parameters(), params.clip_norm)
-            optimizer.step()
-            if averaged:
-                averaged.update(model)
+            optimizing.step(rate)
+            learned.after_step(model)
+            for name, average in averaged.items():
+                average.update(contenders[name])
             loss_sum += value
             step += 1
             report.progress(step, num_steps, f"{arm} epoch {epoch + 1}/{params.epochs}")
             if time.monotonic() - saved > CHECKPOINT_EVERY_S and step % per_epoch:
                 keep()
                 saved = time.monotonic()
-        quality = float(score(predict(judged, data.x), data.y).mean())
-        if quality >= fitted.best:
-            fitted.best, fitted.best_epoch = quality, epoch
-            best = {name: value.clone() for name, value in judged.state_dict().items()}
-        row = {"epoch": epoch, "train": loss_sum / per_epoch, "validation": quality, "lr": rate}
+        qualities = {name: float(score(predict(net, data.x), data.y).mean()) for name, net in judged.items()}
+        leader = max(qualities, key=lambda name: qualities[name])
+        if qualities[leader] >= fitted.best:
+            fitted.best, fitted.best_epoch, fitted.kept = qualities[leader], epoch, leader
+            best = {name: value.clone() for name, value in judged[leader].state_dict().items()}
+        row = {"epoch": epoch, "train": loss_sum / per_epoch, "validation": qualities[leader], "lr": rate}
+        if len(qualities) > 1:
+            row |= {f"validation_{name}": quality for name, quality in qualities.items()}
         fitted.history.append(row)
         report.curve({**row, "arm": arm})
         loss_sum = 0.0

@@ -114,19 +114,22 @@ def check_components(params: Params, warn: Callable[[str], None]) -> None:
 
     """
     from limbeck.models import builder
-    from limbeck.objectives import ON_FEATURES
+    from limbeck.objectives import features_for, loss_of
 
     for component, table, kind in components_of(params):
         if kind == "model":
             builder(component)
+        elif kind == "loss":
+            loss_of(component)
         else:
             check(component, table, kind)
         if why := unwatched(component, kind):
             warn(why)
     for name, target in params.targets.items():
-        if target.distill.use in ON_FEATURES and not params.label.features:
+        needing = None if isinstance(target.distill, Unused) else features_for(target.distill)
+        if needing and not params.label.features:
             raise ParamsError(
-                f"targets.{name}.distill: {target.distill.use} learns from the teacher's features, which label does not "
+                f"targets.{name}.distill: {needing} learns from the teacher's features, which label does not "
                 "keep; set label.features: true."
             )
 

@@ -14,13 +14,14 @@ from limbeck.labels import read_labels_meta, read_views
 from limbeck.objectives import cross_entropy, objective_of, on_logits
 from limbeck.params import At, DistillParams, Out, StudentParams, Unused
 from limbeck.recording import Report
-from limbeck.training import TrainingData, fit
+from limbeck.training import Fitted, TrainingData, fit
 
 
 def run(
     *,
     data: Path,
     labels: Path,
+    teacher: Path,
     out: Out,
     control: Out,
     student: StudentParams,
@@ -42,30 +43,38 @@ def run(
     score = scorer(metric)
     test_x, test_y = read(data, "test")
 
-    def train(arm: str, *, taught: bool) -> tuple[models.Network, float]:
+    def train(arm: str, *, taught: bool) -> tuple[models.Network, Fitted]:
         torch.manual_seed(seed)  # both arms start from equal weights
         network = models.build(spec)
-        objective = objective_of(distill) if taught else on_logits(cross_entropy)
+        objective = on_logits(cross_entropy)
+        if taught:
+            objective = objective_of(
+                distill, teacher=lambda: models.load(teacher)[1], student=lambda: models.build(spec)
+            )
         fitted = fit(
             network, objective, TrainingData.of(data, *read_views(data, labels, with_teacher=taught)), student.train,
             score=score, seed=seed, report=report, arm=arm,
         )  # fmt: skip
-        return network, fitted.best
+        return network, fitted
 
     taught = not isinstance(distill, Unused)
-    network, best = train("student", taught=taught)
+    network, fitted = train("student", taught=taught)
     models.save(out, spec, network)
     size, teacher_size = models.num_params(network), read_labels_meta(labels).teacher_parameters
     if size > teacher_size:
         report.warn(f"the student has {size:,} parameters, its teacher {teacher_size:,}; is that meant?")
     figures: dict[str, Any] = {
-        "validation": best,
+        "validation": fitted.best,
         "parameters": size,
         "macs": models.count_macs(network, torch.from_numpy(test_x[:1].copy())),
         "objective": distill.use,
     }
+    if fitted.kept != "student":
+        figures["kept"] = fitted.kept
+        report.log(f"the {fitted.kept} is kept, {metric} {fitted.best:.4f} on validation")
     if not isinstance(distill, Unused) and distill.control:
-        twin, figures["control_validation"] = train("control", taught=False)
+        twin, of_twin = train("control", taught=False)
+        figures["control_validation"] = of_twin.best
         models.save(control, spec, twin)
         gain = paired_difference(
             score(predict(network, test_x), test_y),

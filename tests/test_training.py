@@ -1,5 +1,9 @@
+import copy
+from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 import pytest
@@ -14,9 +18,10 @@ from limbeck.data.augment.mixing import mixup
 from limbeck.data.splits import read, read_meta
 from limbeck.errors import TrainingDiverged
 from limbeck.evaluation import accuracy
-from limbeck.objectives import Batch, cross_entropy, on_logits
-from limbeck.params import TrainParams
-from limbeck.training import Averaged, Fitted, TrainingData, fit, learning_rate
+from limbeck.models.averaged import Averaged
+from limbeck.objectives import Batch, cross_entropy, learned_of, objective_of, on_logits
+from limbeck.params import DistillParams, TrainParams
+from limbeck.training import Fitted, TrainingData, fit, learning_rate
 from tests.conftest import Remembering
 
 OBJECTIVE = on_logits(cross_entropy)
@@ -30,9 +35,9 @@ def training(data: Path) -> TrainingData:
     return TrainingData(views, np.asarray(y), None, validation_x, validation_y)
 
 
-def network(data: Path, small: Component) -> models.Network:
+def network(data: Path, small: Component, seed: int = 0) -> models.Network:
     meta = read_meta(data)
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     return models.build(
         Spec(model=small, shape=meta.shape, dtype=meta.dtype, classes=meta.classes, mean=meta.mean, std=meta.std)
     )
@@ -180,6 +185,148 @@ def test_training_on_mixtures_learns_and_a_killed_one_ends_in_the_same_bytes(
     assert train(resumed, mixed, settings, Remembering(tmp_path / "killed")) == whole
     for name, value in straight.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
+
+
+ONE_OF_EACH: dict[str, dict[str, Any]] = {
+    "hint": {"use": "hint", "gamma": 1.0},
+    "sum": {
+        "use": "sum",
+        "parts": [
+            {"use": "hint", "gamma": {"schedule": "cosine", "from": 1.0, "to": 0.0}},
+            {"use": "kd", "alpha": 0.5, "temperature": 2},
+        ],
+        "weights": [{"schedule": "linear", "from": 1.0, "to": 0.0}, 1.0],
+    },
+    "mutual": {
+        "use": "mutual", "own": {"use": "hint", "gamma": 1.0}, "weight": {"schedule": "linear", "from": 0.0, "to": 1.0},
+        "temperature": 1.0, "keep": "better",
+    },
+    "momentum of the student": {
+        "use": "momentum", "of": "student", "decay": 0.9, "alpha": {"schedule": "linear", "from": 0.0, "to": 0.5, "until": 0.3},
+        "temperature": 2.0,
+    },
+    "momentum of the teacher": {"use": "momentum", "of": "teacher", "decay": 0.9, "alpha": 0.5, "temperature": 2.0},
+    "attention": {"use": "attention", "beta": 100.0},
+}  # fmt: skip
+"""Objectives whose losses own networks or move with the training."""
+
+
+def test_the_better_of_two_students_on_validation_is_kept(
+    tmp_path: Path, data: Path, small: Component, training: TrainingData, settings: TrainParams
+) -> None:
+    mutual = {"use": "mutual", "weight": 1.0, "temperature": 1.0}
+    reports = {keep: Remembering(tmp_path / keep) for keep in ("better", "student", "peer")}
+    best = {
+        keep: train_with({**mutual, "keep": keep}, data, small, training, settings, report)[0].best
+        for keep, report in reports.items()
+    }
+    by_name = {name: [row[f"validation_{name}"] for row in reports["better"].rows] for name in ("student", "peer")}
+    assert best["student"] == max(by_name["student"])
+    assert best["peer"] == max(by_name["peer"])
+    assert best["better"] == max(best["student"], best["peer"])
+    assert "validation_peer" not in reports["peer"].rows[-1], "where one is named there is nothing to compare"
+
+
+@pytest.fixture
+def taught(training: TrainingData) -> TrainingData:
+    """With the answers and features of a teacher that guesses."""
+    generator, num = np.random.default_rng(0), len(training.views)
+    logits, features = (generator.normal(size=(2, num, width)).astype(np.float16) for width in (10, 6))
+    return replace(training, teacher_VNK=logits, features_VND=features)
+
+
+@pytest.mark.parametrize("distill", ONE_OF_EACH.values(), ids=ONE_OF_EACH)
+def test_a_killed_training_resumes_with_the_networks_that_its_loss_owns(
+    tmp_path: Path, data: Path, small: Component, taught: TrainingData, settings: TrainParams, distill: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("limbeck.training.CHECKPOINT_EVERY_S", 0.0)
+
+    def trained(report: Remembering) -> Trained:
+        return train_with(distill, data, small, taught, settings, report)
+
+    whole = trained(Remembering(tmp_path / "straight"))
+    with pytest.raises(Killed):
+        trained(KilledAt(tmp_path / "killed", 15))
+    report = Remembering(tmp_path / "killed")
+    again = trained(report)
+    assert report.steps[0] >= 14, "it went on from the state, not from the start"
+    assert_same(again, whole)
+
+
+def test_what_tries_a_compiler_teaches_the_networks_of_a_loss_nothing(
+    tmp_path: Path, data: Path, small: Component, taught: TrainingData, settings: TrainParams,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    distill = ONE_OF_EACH["mutual"] | {"own": None}
+    taught = replace(taught, features_VND=None)
+    whole = train_with(distill, data, small, taught, settings, Remembering(tmp_path / "eager"))
+    tries = []
+
+    def compiled(model: nn.Module, run: Callable[[nn.Module], object]) -> nn.Module:
+        tries.append(run(copy.deepcopy(model)))
+        return model
+
+    monkeypatch.setattr("limbeck.training.compiled", compiled)
+    always = settings.model_copy(update={"compile": "always"})
+    assert_same(train_with(distill, data, small, taught, always, Remembering(tmp_path / "compiled")), whole)
+    assert len(tries) == 1
+
+
+Trained: TypeAlias = tuple[Fitted, dict[str, Any], dict[str, Any]]
+"""How it went, the student's state, and that of the networks its loss owns."""
+
+
+def train_with(
+    distill: dict[str, Any],
+    data: Path,
+    small: Component,
+    taught: TrainingData,
+    settings: TrainParams,
+    report: Remembering,
+) -> Trained:
+    model = network(data, small)
+    objective = objective_of(
+        DistillParams.model_validate(distill | {"control": False}),
+        teacher=lambda: network(data, small), student=lambda: network(data, small, seed=1),
+    )  # fmt: skip
+    fitted = fit(model, objective, taught, settings, score=accuracy, seed=0, report=report, arm="arm")
+    return fitted, model.state_dict(), learned_of(objective).state_dict()
+
+
+def assert_same(one: Trained, other: Trained) -> None:
+    assert one[0] == other[0]
+    for before, after in zip(one[1:], other[1:], strict=True):
+        assert before.keys() == after.keys()
+        for name, value in before.items():
+            assert torch.equal(value, after[name]) if isinstance(value, Tensor) else value == after[name], name
+
+
+def test_a_projector_is_trained_and_no_part_of_the_student(
+    data: Path, small: Component, taught: TrainingData, settings: TrainParams, report: Remembering
+) -> None:
+    model = network(data, small)
+    names = set(model.state_dict())
+    objective = objective_of(DistillParams(use="hint", control=False, gamma=1.0))
+    seen: list[Tensor] = []
+    learned = learned_of(objective)
+    learned.register_forward_hook(lambda *_: seen.append(learned.projector.weight.detach().clone()))  # type: ignore[union-attr]
+    fit(model, objective, taught, settings, score=accuracy, seed=0, report=report, arm="arm")
+    assert all(not torch.equal(before, after) for before, after in pairwise(seen))
+    assert set(model.state_dict()) == names
+
+
+def test_the_loss_is_told_how_much_of_the_training_is_done(
+    data: Path, small: Component, training: TrainingData, settings: TrainParams, report: Remembering
+) -> None:
+    seen: list[float] = []
+
+    def loss(logits_BK: Tensor, batch: Batch) -> Tensor:
+        seen.append(batch.progress)
+        return cross_entropy(logits_BK, batch)
+
+    fit(network(data, small), on_logits(loss), training, settings, score=accuracy, seed=0, report=report, arm="arm")
+    assert seen == pytest.approx([step / 23 for step in range(24)])
 
 
 def test_the_learning_rate_warms_up_and_falls_to_nothing() -> None:

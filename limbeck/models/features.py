@@ -48,3 +48,14 @@ def tapped(model: nn.Module) -> Iterator[Tap]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def width_of(model: nn.Module, samples: Tensor) -> int | None:
+    """D, from a forward pass of raw samples [B, ...] in evaluation mode; None of a graph that has no layers as modules."""
+    if not any(isinstance(layer, nn.Conv2d | nn.Linear) for layer in model.modules()):
+        return None
+    was_training = model.training
+    with torch.no_grad(), tapped(model.eval()) as tap:
+        model(samples)
+    model.train(was_training)
+    return None if tap.features is None else tap.features.shape[1]

@@ -72,7 +72,7 @@ def test_a_student_of_its_features_beats_its_control_or_is_said_not_to(
     report: Any = Remembering(tmp_path / "scratch")
     train = tiny.targets["sensor"].student.train.model_copy(update={"epochs": 8, "lr": 0.1})
     figures = distill.run(
-        data=parity, labels=taught / "labels", out=tmp_path / "student", control=tmp_path / "control",
+        data=parity, labels=taught / "labels", teacher=taught / "teacher", out=tmp_path / "student", control=tmp_path / "control",
         student=StudentParams(model=Component.model_validate({"use": "convnet", "width": 8, "depth": 2}), train=train),
         distill=DistillParams.model_validate({"use": "similarity", "gamma": 100.0, "control": True}),
         bootstrap=200, bootstrap_seed=0, metric="accuracy", seed=0, report=report,

@@ -1,0 +1,35 @@
+"""docs/distillation.md: its sections are valid, and its table is the table of losses."""
+
+import re
+from typing import Any
+
+import pytest
+import yaml
+
+from limbeck.objectives import LOSSES, ON_FEATURES
+from limbeck.params import Params
+from stages.__main__ import check_components
+from tests.conftest import TINY
+from tests.pipeline.docs.pages import blocks_of, into, text_of
+
+BLOCKS = [yaml.safe_load(text) for kind, _, text in blocks_of("distillation") if kind == "yaml"]
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: next(iter(block["targets"].values()))["distill"]["use"])
+def test_every_section_on_the_page_is_one_that_the_pipeline_takes(block: dict[str, Any]) -> None:
+    warnings: list[str] = []
+    check_components(Params.model_validate(into(yaml.safe_load(TINY.read_text()), block)), warnings.append)
+    assert not warnings
+
+
+def test_the_table_names_every_loss_and_which_need_features() -> None:
+    rows = dict(re.findall(r"^\| `(\w+)` \|.*\| ([^|]+) \|$", text_of("distillation"), re.MULTILINE))
+    first = {name: needs for name, needs in rows.items() if name in LOSSES}
+    assert set(first) == set(LOSSES)
+    assert {name for name, needs in first.items() if needs == "features"} == set(ON_FEATURES)
+
+
+def test_the_page_shows_every_loss_that_is_more_than_a_function() -> None:
+    shown = text_of("distillation")
+    for name, loss in LOSSES.items():
+        assert not isinstance(loss, type) or f"use: {name}" in shown, name
