@@ -34,12 +34,18 @@ class Cut(BaseModel):
 
 
 class Quantization(BaseModel):
-    """How the float network was turned into the prepared one whose state is stored."""
+    """How the float network was turned into the prepared one whose state is stored.
+
+    `observer` took the ranges of activations from the calibration split; where the network was `trained` quantized,
+    they come from training. `float_layers` are modules of the network that compute in float.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     use: str
-    reduce_range: bool
+    arithmetic: str
+    observer: Component
+    float_layers: tuple[str, ...]
     trained: bool
     versions: dict[str, str]
 

@@ -28,6 +28,7 @@ OWN = {
     "optimizer": "custom.optimizers",
     "importance": "custom.importances",
     "quantization": "custom.quantizations",
+    "observer": "custom.quantizations",
     "device": "custom.devices",
     "metric": "custom.metrics",
 }

@@ -51,6 +51,8 @@ Quality: TypeAlias = Annotated[float, Field(ge=0, le=1)]
 Compile: TypeAlias = Literal["auto", "always", "never"]
 Beta: TypeAlias = Annotated[float, Field(ge=0, lt=1)]
 """How much of a running average each step keeps."""
+Instructions: TypeAlias = Literal["any", "avx2", "vnni", "dotprod"]
+"""What a target multiplies bytes with; `any`: answers must be the same on all of them."""
 Name: TypeAlias = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,39}$")]
 
 
@@ -333,11 +335,17 @@ class PruneParams(Section):
 
 
 class QuantizeParams(Section):
-    """int8: `use` names the scheme. `qat` is the next rung when calibration alone loses too much."""
+    """int8: `use` names the scheme, the rest the rungs of the ladder, from the cheapest.
+
+    Calibration with each of the `observers`, then up to `max_float_layers` layers in float, then training (`qat`).
+    `arithmetic: auto` follows the target's `instructions`.
+    """
 
     use: str
-    reduce_range: bool
+    arithmetic: Literal["auto", "u8s7", "u8s8", "s8s8"]
+    observers: Annotated[tuple[Component, ...], Field(min_length=1)]
     batch_size: PositiveInt
+    max_float_layers: NonNegativeInt
     qat: ShortTrainParams
 
 
@@ -378,6 +386,7 @@ class TargetParams(Section):
     """One kind of device and the chain that fills it."""
 
     device: Component
+    instructions: Instructions
     threads: PositiveInt
     student: StudentParams
     distill: Annotated[

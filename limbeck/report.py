@@ -50,6 +50,7 @@ MARKS = {
     "max_peak_memory_mb": "memory",
     "max_slowdown": "not slower",
 }
+COUNTS = ("no", "one", "two", "three", "four", "five")
 
 
 NUM_DRAWN = 3
@@ -80,6 +81,7 @@ class Target:
     latency: dict[str, Any]
     manifest: dict[str, Any]
     distill: dict[str, Any]
+    quantize: dict[str, Any]
     clauses: dict[str, list[Clause]]
     ships: str | None = None
     refusal: str = ""
@@ -120,7 +122,8 @@ def gather(root: Path) -> list[Target]:
         if not (quality and latency and manifest):
             continue
         clauses = {v: clauses_of(v, quality, latency, params.contract) for v in CANDIDATES if v in quality["variants"]}
-        target = Target(name, quality, latency, manifest, _read(metrics / "distill.json"), clauses)
+        distill, quantize = (_read(metrics / f"{stage}.json") for stage in ("distill", "quantize"))
+        target = Target(name, quality, latency, manifest, distill, quantize, clauses)
         identity = manifest_file.identity(root / "export" / name)
         try:
             decision = judge(manifest, quality, latency, params.contract, identity=identity)
@@ -148,7 +151,27 @@ def _brief(number: float) -> str:
 
 
 def sentence(target: Target) -> str:
-    """One plain sentence: how much smaller and faster than the teacher, at what loss, and distillation's part."""
+    """Two plain sentences: how much smaller and faster than the teacher, at what loss, what ships; what int8 took."""
+    return _told(target) + ladder_sentence(target)
+
+
+def ladder_sentence(target: Target) -> str:
+    """What int8 costs on test against the network it was made from, and which rung of the ladder it took."""
+    quality, rungs = target.quality["variants"], target.quantize.get("rungs")
+    if not rungs or not {"model.fp32", "model.int8"} <= set(quality):
+        return ""
+    cost = quality["model.fp32"]["test"]["value"] - quality["model.int8"]["test"]["value"]
+    chosen = target.quantize["rung"]
+    count = rungs[chosen]["float_layers"]
+    layers = f"{COUNTS[count] if count < len(COUNTS) else count} layer{'' if count == 1 else 's'} stayed float"
+    training = "was needed" if chosen == "qat" else "did not help" if "qat" in rungs else "was not needed"
+    short = "" if rungs[chosen]["kept"] else "; on validation no rung keeps the contract"
+    return (
+        f" int8 {'cost' if cost > -0.0005 else 'gained'} {_points(abs(cost))} points, {layers}, QAT {training}{short}."
+    )
+
+
+def _told(target: Target) -> str:
     variant = target.shown
     quality = target.quality["variants"][variant]["test"]
     smaller = target.latency["variants"]["teacher"]["bytes"] / target.latency["variants"][variant]["bytes"]

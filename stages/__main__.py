@@ -80,6 +80,7 @@ def components_of(params: Params) -> Iterator[tuple[Component, Table, str]]:
     from limbeck.objectives import LOSSES
     from limbeck.pruning import IMPORTANCES
     from limbeck.quantization import SCHEMES
+    from limbeck.quantization.observers import OBSERVERS
     from limbeck.training import OPTIMIZERS
 
     yield Component(use=params.metric), METRICS, "metric"
@@ -103,6 +104,7 @@ def components_of(params: Params) -> Iterator[tuple[Component, Table, str]]:
             yield Component(use=target.prune.use), IMPORTANCES, "importance"
         if not isinstance(target.quantize, Unused):
             yield Component(use=target.quantize.use), SCHEMES, "quantization"
+            yield from ((observer, OBSERVERS, "observer") for observer in target.quantize.observers)
 
 
 def check_components(params: Params, warn: Callable[[str], None]) -> None:

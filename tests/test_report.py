@@ -98,6 +98,37 @@ def test_one_plain_sentence_tells_what_was_gained_and_lost(project: Path) -> Non
     )
 
 
+@pytest.mark.parametrize(
+    ("rungs", "float_layers", "told"),
+    [
+        (["static_mse"], 0, "int8 cost 0.3 points, no layers stayed float, QAT was not needed."),
+        (["static_mse", "mixed_1"], 1, "int8 cost 0.3 points, one layer stayed float, QAT was not needed."),
+        (["static_mse", "mixed_1", "mixed_2", "qat"], 2, "two layers stayed float, QAT was needed."),
+        (["qat", "mixed_7"], 7, "7 layers stayed float, QAT did not help."),
+    ],
+)
+def test_a_second_sentence_tells_which_rung_of_int8_it_took(
+    project: Path, rungs: list[str], float_layers: int, told: str
+) -> None:
+    measured(project)
+    metrics = project / "metrics" / TARGET
+    quality = json.loads((metrics / "quality.json").read_text())
+    quality["variants"]["model.int8"]["test"]["value"] -= 0.003
+    (metrics / "quality.json").write_text(json.dumps(quality))
+    figures = {"kept": True, "float_layers": float_layers}
+    (metrics / "quantize.json").write_text(json.dumps({"rung": rungs[-1], "rungs": dict.fromkeys(rungs, figures)}))
+    (target,) = report.gather(project)
+    assert report.sentence(target).endswith(f" {told}")
+
+
+def test_a_ladder_without_an_end_is_told_as_such(project: Path) -> None:
+    measured(project)
+    figures = {"rung": "qat", "rungs": {"qat": {"kept": False, "float_layers": 0}}}
+    (project / "metrics" / TARGET / "quantize.json").write_text(json.dumps(figures))
+    (target,) = report.gather(project)
+    assert report.sentence(target).endswith("QAT was needed; on validation no rung keeps the contract.")
+
+
 def test_a_student_that_is_slower_is_told_as_slower(project: Path) -> None:
     measured(project, faster=0.5)
     (target,) = report.gather(project)

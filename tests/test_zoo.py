@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import nn
 
-from limbeck import checkpoint, export, models, quantization
+from limbeck import export, models, quantization
 from limbeck.checkpoint import Spec
 from limbeck.components import Component
 from limbeck.errors import ComponentError
@@ -104,7 +104,7 @@ def drive(tiny: Params, folder: Path, spec: Spec, ratio: float) -> None:
     spec, network = pruned(tiny, folder / "prune", spec, ratio, round_to=1)
     assert spec.cuts
 
-    described = checkpoint.Quantization(use="static", reduce_range=True, trained=False, versions={})
+    described = quantization.describe("static", "u8s7", Component(use="mse"))
     prepared = quantization.prepare(network, described, spec.shape, models.torch_dtype(spec.dtype))
     quantization.calibrate_(prepared, x, 8)
     int8 = quantization.convert(prepared)

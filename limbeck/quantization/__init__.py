@@ -19,22 +19,48 @@ from limbeck.checkpoint import Quantization, Spec
 from limbeck.components import Component, bind
 from limbeck.errors import DataError
 from limbeck.models import Network, torch_dtype
-from limbeck.params import QuantizeParams
+from limbeck.quantization.arithmetic import ARITHMETICS
+from limbeck.quantization.observers import OBSERVERS
 from limbeck.quiet import quiet
 
+SMALLEST_STEP = 2**-12
 
-def static(*, is_qat: bool = False, reduce_range: bool = False) -> Any:
-    """uint8 activations, int8 weights per output channel (U8S8): what x86 kernels compute.
 
-    `reduce_range` keeps activations to 7 bits: without VNNI, x86 adds two products in 16 bits and saturates.
-    """
-    from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
+def static(quantization: Quantization) -> Any:
+    """Every convolution and linear layer, weights per output channel, less those that stay float."""
+    from torchao.quantization.pt2e import (
+        FusedMovingAvgObsFakeQuantize,
+        MovingAveragePerChannelMinMaxObserver,
+        PerChannelMinMaxObserver,
+    )
+    from torchao.quantization.pt2e.quantizer import QuantizationConfig, QuantizationSpec
 
     from limbeck.quantization.quantizer import OnnxRuntimeQuantizer
 
+    arithmetic = ARITHMETICS[quantization.arithmetic]
+    if quantization.trained:
+        ranges = FusedMovingAvgObsFakeQuantize.with_args(eps=SMALLEST_STEP)
+        weight_ranges = FusedMovingAvgObsFakeQuantize.with_args(
+            eps=SMALLEST_STEP, observer=MovingAveragePerChannelMinMaxObserver
+        )
+    else:
+        observer, settings = bind(quantization.observer, OBSERVERS, "observer")()
+        ranges = observer.with_args(eps=SMALLEST_STEP, **settings)
+        weight_ranges = PerChannelMinMaxObserver.with_args(eps=SMALLEST_STEP)
+    whole = torch.iinfo(arithmetic.activations)
+    activations = QuantizationSpec(
+        dtype=arithmetic.activations, quant_min=whole.min, quant_max=whole.max,
+        qscheme=torch.per_tensor_affine, observer_or_fake_quant_ctr=ranges,
+    )  # fmt: skip
+    lowest, highest = arithmetic.weights
+    weights = QuantizationSpec(
+        dtype=torch.int8, quant_min=lowest, quant_max=highest,
+        qscheme=torch.per_channel_symmetric, ch_axis=0, observer_or_fake_quant_ctr=weight_ranges,
+    )  # fmt: skip
     quantizer = OnnxRuntimeQuantizer()
-    quantizer.set_global(x86.get_default_x86_inductor_quantization_config(is_qat=is_qat, reduce_range=reduce_range))
-    return quantizer
+    for name in quantization.float_layers:
+        quantizer.set_module_name_qconfig(name, None)
+    return quantizer.set_global(QuantizationConfig(activations, activations, weights, None, quantization.trained))
 
 
 SCHEMES: dict[str, Callable[..., Any]] = {"static": static}
@@ -43,30 +69,22 @@ SCHEMES: dict[str, Callable[..., Any]] = {"static": static}
 def prepare(network: Network, quantization: Quantization, shape: tuple[int, ...], dtype: torch.dtype) -> nn.Module:
     """A graph of the float network with observers, or with fake quantizers where it is to be trained.
 
-    `network` is left as it is; the graph takes batches of 2 and more.
+    Norms are folded into the layers before them, also where training follows: int8 is what runs in the end, and a
+    step without norms is a short one. `network` is left as it is; the graph takes batches of 2 and more.
     """
     with quiet():
         from torchao.quantization.pt2e import allow_exported_model_train_eval
-        from torchao.quantization.pt2e.quantize_pt2e import prepare_pt2e, prepare_qat_pt2e
+        from torchao.quantization.pt2e.quantize_pt2e import prepare_pt2e
 
         network = copy.deepcopy(network)
         network.train(quantization.trained)
         example = torch.zeros((2, *shape), dtype=dtype)
         batch = torch.export.Dim("batch", min=2)
         graph = torch.export.export(network, (example,), dynamic_shapes=({0: batch},)).module()
-        make = bind(
-            Component.model_validate(
-                {
-                    "use": quantization.use,
-                    "is_qat": quantization.trained,
-                    "reduce_range": quantization.reduce_range,
-                }
-            ),
-            SCHEMES,
-            "quantization",
-        )
-        prepared = (prepare_qat_pt2e if quantization.trained else prepare_pt2e)(graph, make())
-        return allow_exported_model_train_eval(prepared)  # type: ignore[no-any-return]
+        quantizer = bind(Component(use=quantization.use), SCHEMES, "quantization")(quantization)
+        # not prepare_qat_pt2e, which keeps norms in training: its patterns take a minute to match, and none of them
+        # knows a layer that stays float
+        return allow_exported_model_train_eval(prepare_pt2e(graph, quantizer))  # type: ignore[no-any-return]
 
 
 def convert(prepared: nn.Module) -> nn.Module:
@@ -101,13 +119,17 @@ def calibrate_(prepared: nn.Module, x: NDArray[np.generic], batch_size: int) -> 
                 prepared(torch.from_numpy(batch))
 
 
-def describe(params: QuantizeParams, *, trained: bool) -> Quantization:
+def describe(
+    use: str, arithmetic: str, observer: Component, *, float_layers: tuple[str, ...] = (), trained: bool = False
+) -> Quantization:
     """What a checkpoint must remember to build the same prepared model."""
     from importlib.metadata import version
 
     return Quantization(
-        use=params.use,
-        reduce_range=params.reduce_range,
+        use=use,
+        arithmetic=arithmetic,
+        observer=observer,
+        float_layers=float_layers,
         trained=trained,
         versions={name: version(name) for name in ("torch", "torchao")},
     )

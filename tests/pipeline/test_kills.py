@@ -31,14 +31,13 @@ COARSE = '''
 import dataclasses
 
 
-def coarse(*, is_qat: bool = False, reduce_range: bool = False):
-    from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
+def coarse(quantization):
+    from limbeck.quantization import static
 
-    config = x86.get_default_x86_inductor_quantization_config(is_qat=is_qat, reduce_range=reduce_range)
+    quantizer = static(quantization)
+    config = quantizer.global_config
     few = dataclasses.replace(config.input_activation, quant_min=0, quant_max=3)
-    quantizer = x86.X86InductorQuantizer()
-    quantizer.set_global(dataclasses.replace(config, input_activation=few, output_activation=few))
-    return quantizer
+    return quantizer.set_global(dataclasses.replace(config, input_activation=few, output_activation=few))
 '''
 
 LONGER = {
@@ -153,7 +152,7 @@ def undisturbed(drill: Path, tmp_path_factory: pytest.TempPathFactory) -> Clone:
     """The same repository, run once without any kill."""
     made = clone(drill, tmp_path_factory.mktemp("undisturbed") / "limbeck")
     made.dvc("repro")
-    assert json.loads((made / "metrics/sensor/quantize.json").read_text()).get("trained_validation"), "QAT has to run"
+    assert json.loads((made / "metrics/sensor/quantize.json").read_text())["rungs"].get("qat"), "QAT has to run"
     return made
 
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from limbeck import checkpoint, models
-from limbeck.checkpoint import Cut, Quantization, Spec
+from limbeck import checkpoint, models, quantization
+from limbeck.checkpoint import Cut, Spec
 from limbeck.components import Component
 from limbeck.data.splits import Meta
 from limbeck.errors import CheckpointError, ComponentError, ParamsError
@@ -261,9 +261,7 @@ def test_a_named_import_path_is_trusted(tmp_path: Path, folder: Path) -> None:
 
 def test_quantized_and_damaged_checkpoints_and_adapted_ensembles_are_refused(tmp_path: Path, folder: Path) -> None:
     spec, network = models.load(folder)
-    int8 = spec.model_copy(
-        update={"quantization": Quantization(use="static", reduce_range=True, trained=False, versions={})}
-    )
+    int8 = spec.model_copy(update={"quantization": quantization.describe("static", "u8s7", Component(use="mse"))})
     checkpoint.save(tmp_path / "int8", int8, network.state_dict())
     with pytest.raises(CheckpointError, match=r"is quantized; a teacher is a float network"):
         taken(tmp_path / "int8", meta_of())
