@@ -7,13 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from limbeck.components import nearest
+from limbeck.components import NONE, nearest
 from limbeck.errors import LimbeckError, ParamsError
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of dvc.yaml, templates resolved. Defaults of `meta`: no retry, a day, beside others."""
+    """One stage of dvc.yaml, templates resolved. Defaults of `meta`: no retry, a day, beside others.
+
+    `exclusive: true` asks for the machine alone, `exclusive_when: prune.latency` where the target has a value there.
+    """
 
     name: str
     desc: str = ""
@@ -52,7 +55,8 @@ def load(workspace: Path, targets: Iterable[str] | None = None) -> tuple[Stage, 
     with _repo(workspace) as repo:
         graph = repo.index.graph
         nodes = [node for node in repo.index.stages if getattr(node, "name", None)]  # a .dvc file has no name
-        stages = [_stage(node, [up.name for up in graph.successors(node) if up in nodes]) for node in nodes]
+        values = _values(workspace)
+        stages = [_stage(node, [up.name for up in graph.successors(node) if up in nodes], values) for node in nodes]
     ordered = order(stages)
     return ordered if targets is None else select(ordered, tuple(targets))
 
@@ -143,16 +147,34 @@ def _repo(workspace: Path) -> Iterator[Any]:
         raise LimbeckError(f"DVC cannot read {workspace / 'dvc.yaml'}: {error}") from error
 
 
-def _stage(node: Any, upstream: list[str]) -> Stage:
+def _values(workspace: Path) -> dict[str, Any]:
+    import yaml
+
+    file = workspace / "params.yaml"
+    return dict(yaml.safe_load(file.read_text(encoding="utf-8")) or {}) if file.exists() else {}
+
+
+def _stage(node: Any, upstream: list[str], values: Mapping[str, Any]) -> Stage:
     meta = node.meta or {}
+    target = values.get("targets", {}).get(node.name.partition("@")[2])
     return Stage(
         name=node.name,
         desc=node.desc or "",
         upstream=tuple(sorted(upstream)),
         retries=int(meta.get("retries", 0)),
         timeout_s=float(meta.get("timeout_s", Stage.timeout_s)),
-        exclusive=bool(meta.get("exclusive", False)),
+        exclusive=bool(meta.get("exclusive", False)) or _has(target, meta.get("exclusive_when")),
     )
+
+
+def _has(target: Any, keys: str | None) -> bool:
+    """Whether a target has a value at dotted keys, none of whose sections is `{use: none}`."""
+    value = target if keys else None
+    for key in keys.split(".") if keys else ():
+        if not isinstance(value, dict) or value.get("use") == NONE:
+            return False
+        value = value.get(key)
+    return value is not None
 
 
 def _locked_stages(workspace: Path) -> set[str]:

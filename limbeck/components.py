@@ -108,7 +108,9 @@ def check(component: Component, table: Table, kind: str) -> Callable[..., Any]:
     }
     for keyword in component.keywords:
         if keyword not in arguments:
-            hint = nearest(keyword, list(arguments)) if arguments else "it takes no keywords."
+            fields = set(type(component).model_fields) - {"use"}  # keys of its section that are no keywords
+            known = [*arguments, *sorted(fields)]
+            hint = nearest(keyword, known) if known else "it takes no keywords."
             raise ComponentError(f"{kind} {component.use!r} has no keyword {keyword!r}; {hint}")
     missing = [
         name

@@ -315,22 +315,41 @@ class DistillParams(Component):
     control: bool
 
 
-class PruneParams(Section):
-    """Structured pruning: `use` names the importance; exactly one of `ratio` and `max_macs` sets the aim."""
+class LatencyParams(Section):
+    """Cut until the exported file's p95 is at most this, each try measured in so many rounds of so many runs."""
 
-    use: str
-    ratio: Annotated[float, Field(gt=0, lt=1)] | None
+    max_p95_ms: PositiveFloat
+    rounds: Annotated[int, Field(ge=3)]
+    runs_per_round: PositiveInt
+
+
+class PruneParams(Component):
+    """Structured pruning: `use` names the importance; the keys beside these are its keywords.
+
+    Exactly one of `ratio`, `max_macs` and `latency` sets the aim.
+    """
+
+    scope: Literal["global", "layer"]
+    ratio: Share | None
     max_macs: PositiveInt | None
+    latency: LatencyParams | None
+    max_ratio: Share
     steps: PositiveInt
     round_to: PositiveInt
     recover: ShortTrainParams
 
     @model_validator(mode="after")
     def _has_one_aim(self) -> "PruneParams":
-        if (self.ratio is None) == (self.max_macs is None):
+        aims = {"ratio": self.ratio, "max_macs": self.max_macs, "latency": self.latency}
+        if sum(aim is not None for aim in aims.values()) != 1:
+            found = [name for name, aim in aims.items() if aim is not None]
             raise ValueError(
-                f"ratio is {self.ratio} and max_macs is {self.max_macs}; give a value to one and null to the other"
+                f"{' and '.join(found)} have values; give one of ratio, max_macs and latency a value and null to the others"
+                if found
+                else "ratio, max_macs and latency are all null; give one of them a value"
             )
+        if self.ratio is not None and self.ratio > self.max_ratio:
+            raise ValueError(f"ratio is {self.ratio:g}, but no layer may lose more than max_ratio, {self.max_ratio:g}")
         return self
 
 
@@ -399,6 +418,16 @@ class TargetParams(Section):
     export: ExportParams
     benchmark: BenchmarkParams
     contract: ContractParams
+
+    @model_validator(mode="after")
+    def _cuts_as_far_as_the_contract_asks(self) -> "TargetParams":
+        latency = None if isinstance(self.prune, Unused) else self.prune.latency
+        if latency is not None and latency.max_p95_ms > self.contract.max_p95_ms:
+            raise ValueError(
+                f"prune.latency.max_p95_ms is {latency.max_p95_ms:g}, contract.max_p95_ms {self.contract.max_p95_ms:g}: "
+                "what is cut would not keep the contract; lower the first, a tenth below the second leaves a margin"
+            )
+        return self
 
 
 class Params(Section):

@@ -101,7 +101,7 @@ def components_of(params: Params) -> Iterator[tuple[Component, Table, str]]:
         if not isinstance(target.distill, Unused):
             yield target.distill, LOSSES, "loss"
         if not isinstance(target.prune, Unused):
-            yield Component(use=target.prune.use), IMPORTANCES, "importance"
+            yield target.prune, IMPORTANCES, "importance"
         if not isinstance(target.quantize, Unused):
             yield Component(use=target.quantize.use), SCHEMES, "quantization"
             yield from ((observer, OBSERVERS, "observer") for observer in target.quantize.observers)

@@ -1,20 +1,24 @@
 """Channels cut away, and the loss of quality trained back."""
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
+from torch import Tensor
 
 from limbeck import models
+from limbeck.components import Component
 from limbeck.data.splits import read
 from limbeck.evaluation import predict, scorer
 from limbeck.export import check_parity, to_onnx
 from limbeck.labels import read_views
 from limbeck.objectives import objective_of
-from limbeck.params import At, DistillParams, Out, PruneParams, TrainParams, Unused
+from limbeck.params import At, BenchmarkParams, DistillParams, Out, PruneParams, TrainParams, Unused
 from limbeck.pruning import cuts_of, prune_
 from limbeck.recording import Report
+from limbeck.stopwatch import Stopwatch
 from limbeck.training import TrainingData, fit
 
 PROOF_OPSET = 18
@@ -29,11 +33,17 @@ def run(
     distill: Annotated[DistillParams | Unused, At("distill")],
     prune: Annotated[PruneParams | Unused, At("prune")],
     train: Annotated[TrainParams, At("student.train")],
+    device: Component,
+    threads: int,
+    benchmark: BenchmarkParams,
     metric: str,
     seed: int,
     report: Report,
 ) -> dict[str, Any]:
-    """Cut in steps, each trained back on the student's own soft labels; prove that the result exports."""
+    """Cut in steps, each trained back on the student's own soft labels; prove that the result exports.
+
+    How the device measures is asked for `prune.latency` alone.
+    """
     spec, network = models.load(student)
     score = scorer(metric)
     x, y = read(data, "validation")
@@ -46,27 +56,49 @@ def run(
         shutil.copytree(student, out)
         return {"use": "none", "validation": quality_before, **before, "macs_kept": 1.0, "parameters_kept": 1.0}
     training = TrainingData.of(data, *read_views(data, labels, with_teacher=not isinstance(distill, Unused)))
+    torch.set_num_threads(train.threads)
     torch.manual_seed(seed)
-    quality = quality_before
-    for step, macs in enumerate(prune_(network, prune, sample), start=1):
+
+    def losses() -> Iterator[Tensor]:
+        objective = objective_of(distill)
+        for batch in training.batches(0, train.batch_size, seed):
+            yield objective(network, batch)
+
+    stopwatch, p95_ms = None, None
+    if prune.latency is not None:
+        stopwatch = Stopwatch(
+            spec, device, threads, benchmark.batch_size, prune.latency, opset=PROOF_OPSET, seed=seed, report=report
+        )
+        p95_ms = stopwatch.upper_p95_ms
+    quality, share = quality_before, 0.0
+    for number, step in enumerate(prune_(network, prune, sample, losses=losses, p95_ms=p95_ms), start=1):
+        share = step.share
+        if not step.has_cut:
+            report.curve({"epoch": 0, "arm": f"step{number}", "validation": quality})
+            continue
         cut_to = float(score(predict(network, x), y).mean())
         fitted = fit(
             network, objective_of(distill), training, prune.recover.of(train),
-            score=score, seed=seed + step, report=report, arm=f"step{step}",
+            score=score, seed=seed + number, report=report, arm=f"step{number}",
         )  # fmt: skip
         quality = fitted.best
-        report.log(f"step {step} of {prune.steps}: {macs:,} MACs, {metric} {cut_to:.4f} cut, {quality:.4f} recovered")
+        report.log(
+            f"step {number} of {prune.steps}: {step.macs:,} MACs, {metric} {cut_to:.4f} cut, {quality:.4f} recovered"
+        )
     spec = spec.model_copy(update={"cuts": cuts_of(spec, network)})
     if not spec.cuts:
-        report.warn("nothing was cut; lower prune.round_to, or ask for a higher ratio or a smaller max_macs.")
+        report.warn(
+            "nothing was cut; lower prune.round_to, or ask for a higher ratio, fewer MACs or a shorter latency."
+        )
     models.save(out, spec, network)
     _, again = models.load(out)  # what is stored builds without torch-pruning and exports
     proof = report.scratch / "proof.onnx"
     to_onnx(proof, again, spec, PROOF_OPSET, {})
     check_parity(proof, again, x, max_difference=1e-3, min_equal=0.99)
     parameters, macs = models.num_params(again), models.count_macs(again, sample)
-    return {
+    figures = {
         "use": prune.use,
+        "share": share,
         "validation": quality,
         "validation_before": quality_before,
         "parameters": parameters,
@@ -74,3 +106,9 @@ def run(
         "macs_kept": macs / before["macs"],
         "parameters_kept": parameters / before["parameters"],
     }
+    if stopwatch is not None:
+        figures["latency"] = {"p95_ms": stopwatch.p95_ms(again), "networks_measured": stopwatch.num_measured}
+        layers = {name: layer for name, layer in again.body.named_modules() if isinstance(layer, models.LAYERS)}
+        figures["widths"] = {name: len(layer.weight) for name, layer in layers.items()}
+        report.log(f"To have this very cut elsewhere: prune.ratio: {share:g}, prune.latency: null")
+    return figures

@@ -10,6 +10,12 @@ def scaled(value: int, *, factor: int, offset: NonNegativeInt = 0) -> int:
     return value * factor + offset
 
 
+class Sectioned(Component):
+    """A component with keys of its section beside its keywords."""
+
+    strength: float
+
+
 TABLE = {"scaled": scaled, "resnet": resnet}
 
 
@@ -27,6 +33,7 @@ def test_an_import_path_names_any_callable() -> None:
         (Component(use="scalde", factor=1), r"no function 'scalde'; did you mean 'scaled'\?"),
         (Component(use="zzz"), r"no function 'zzz'; known: resnet, scaled"),
         (Component(use="scaled", facter=1), r"has no keyword 'facter'; did you mean 'factor'\?"),
+        (Sectioned.model_validate({"use": "scaled", "factor": 3, "strength": 1, "strenght": 2}), "mean 'strength'"),
         (Component(use="scaled"), r"needs factor; add it beside `use`"),
         (Component(use="no.such_module:thing"), r"cannot import 'no.such_module'"),
         (Component(use="scaled", factor="three"), r"factor is 'three'; Input should be a valid integer"),

@@ -35,7 +35,7 @@ TAKES: dict[str, set[str]] = {
     "teacher": {"augmentations", "metrics", "models", "optimizers", "teachers"},
     "label": {"augmentations", "metrics", "models"},
     "distill": {"augmentations", "losses", "metrics", "models", "optimizers"},
-    "prune": {"augmentations", "importances", "losses", "metrics", "models", "optimizers"},
+    "prune": {"augmentations", "devices", "importances", "losses", "metrics", "models", "optimizers"},
     "quantize": {"augmentations", "losses", "metrics", "models", "optimizers", "quantizations"},
     "export": {"models", "quantizations"},
     "benchmark": {"devices", "metrics"},
@@ -151,8 +151,10 @@ def test_every_kind_of_component_has_a_folder_for_the_users_own() -> None:
     assert folders == kinds == set().union(*TAKES.values())
 
 
-def test_a_benchmark_owns_the_machine() -> None:
+def test_what_measures_owns_the_machine() -> None:
     assert [stage for stage in STAGES if body(stage).get("meta", {}).get("exclusive")] == ["benchmark"]
+    conditions = {stage: body(stage).get("meta", {}).get("exclusive_when") for stage in STAGES}
+    assert {stage: keys for stage, keys in conditions.items() if keys} == {"prune": "prune.latency"}
 
 
 def test_the_default_targets_are_phone_and_sensor() -> None:

@@ -35,6 +35,11 @@ WEIGHTS: dict[str, Any] = {
 REGISTRY: dict[str, Any] = {
     "use": "registry", "model": "models:/t/3", "uri": "sqlite:///mlflow.db", "trust": [], "adapt": {"use": "none"},
 }  # fmt: skip
+LATENCY: dict[str, Any] = {"max_p95_ms": 60, "rounds": 3, "runs_per_round": 10}
+PRUNE: dict[str, Any] = {
+    "use": "magnitude", "scope": "layer", "ratio": 0.25, "max_macs": None, "latency": None, "max_ratio": 0.9,
+    "steps": 1, "round_to": 2, "recover": {"epochs": 1, "lr": 0.1},
+}  # fmt: skip
 NO_QUALITY: dict[str, Any] = {
     "max_drop": None, "min_quality": None, "max_size_kb": 9, "max_p95_ms": 9, "max_peak_memory_mb": 9,
     "max_slowdown": 9, "require": "kept",
@@ -49,14 +54,24 @@ def test_the_projects_own_files_are_valid() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"targets.phone.prune.ration": 0.5}, r"targets.phone.prune.ration: unknown key; did you mean 'ratio'\?"),
+        ({"targets.phone.export.opsett": 18}, r"targets.phone.export.opsett: unknown key; did you mean 'opset'\?"),
         ({"targets.phone.prune.ratio": 1.5}, r"targets.phone.prune.ratio: Input should be less than 1 \(found 1.5\)"),
         ({"targets.sensor.contract.max_drop": None}, r"targets.sensor.contract.max_drop: missing; add it"),
         ({"targets.sensor.contract": NO_QUALITY}, r"max_drop and min_quality are both null; give one of them a value"),
         ({"teacher.train.epochs": 0}, r"teacher.train.epochs: Input should be greater than 0 \(found 0\)"),
         ({"teacher.train.warmup_epochs": 9}, r"warmup_epochs is 9 and epochs is 4; warm up for fewer epochs"),
         ({"data.split.test": 0.9}, r"take 1.07 of the data; leave a share below 1"),
-        ({"targets.phone.prune.max_macs": 5}, r"ratio is 0.25 and max_macs is 5; give a value to one"),
+        (
+            {"targets.phone.prune.max_macs": 5},
+            r"prune: ratio and max_macs have values; give one of ratio, max_macs and",
+        ),
+        ({"targets.phone.prune": {**PRUNE, "ratio": None}}, r"ratio, max_macs and latency are all null; give one"),
+        ({"targets.phone.prune.ratio": 0.95}, r"ratio is 0.95, but no layer may lose more than max_ratio, 0.9"),
+        ({"targets.phone.prune.scope": "all"}, r"prune.scope: Input should be 'global' or 'layer' \(found 'all'\)"),
+        (
+            {"targets.phone.prune": {**PRUNE, "ratio": None, "latency": LATENCY}},
+            r"prune.latency.max_p95_ms is 60, contract.max_p95_ms 50: what is cut would not keep the contract",
+        ),
         ({"tracking.uri": "htp:/nowhere"}, r"'htp:/nowhere' is no tracking URI; expected e.g. sqlite"),
         ({"targets": {}}, r"targets: "),
         ({"teacher.use": "weigths"}, r"teacher.use: no teacher 'weigths'; did you mean 'weights'\?"),

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from flows import graph
 from flows.graph import Stage
@@ -60,6 +61,18 @@ def test_the_real_pipeline_is_a_chain_for_each_target() -> None:
     assert loaded["label"].upstream == ("prepare", "teacher")
     assert "benchmark@sensor" in loaded["register@sensor"].upstream
     assert [name for name, stage in loaded.items() if stage.exclusive] == ["benchmark@phone", "benchmark@sensor"]
+
+
+def test_a_stage_is_alone_where_its_target_has_the_value_that_asks_for_it(project: Project) -> None:
+    folder = project({"c@phone": {"exclusive_when": "prune.latency"}, "c@sensor": {}, "c@other": {}, "c@none": {}})
+    sections = {
+        "phone": {"prune": {"use": "magnitude", "latency": {"max_p95_ms": 1}}},
+        "sensor": {"prune": {"use": "magnitude", "latency": None}},
+        "other": {"prune": {"use": "none", "latency": {"max_p95_ms": 1}}},
+        "none": {},
+    }
+    (folder / "params.yaml").write_text(yaml.safe_dump({"targets": sections}))
+    assert [stage.name for stage in graph.load(folder) if stage.exclusive] == ["c@phone"]
 
 
 def test_a_stage_that_never_ran_is_stale_and_says_so(project: Project) -> None:

@@ -132,7 +132,7 @@ def test_another_distillation_neither_retrains_the_teacher_nor_relabels(mine: Cl
 
 
 def test_an_edit_of_the_pruning_runs_prune_and_what_follows(mine: Clone) -> None:
-    source = mine / "limbeck/pruning.py"
+    source = mine / "limbeck/pruning/cutting.py"
     source.write_text(source.read_text() + "\n# edited\n")
     before = mine.results()
     done = mine.dvc("repro")
@@ -145,7 +145,7 @@ def test_an_edit_of_the_pruning_runs_prune_and_what_follows(mine: Clone) -> None
 
 
 def test_an_edit_that_changes_the_pruning_runs_everything_after_it(mine: Clone) -> None:
-    source = mine / "limbeck/pruning.py"
+    source = mine / "limbeck/pruning/importances.py"
     text = source.read_text()
     assert text.count("GroupMagnitudeImportance(p=2)") == 1
     source.write_text(text.replace("GroupMagnitudeImportance(p=2)", "RandomImportance()"))

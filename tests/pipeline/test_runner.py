@@ -91,7 +91,8 @@ SIMILARITY = {"use": "similarity", "gamma": 100, "control": False}
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"targets.phone.prune.ratoi": 0.5}, "targets.phone.prune.ratoi: unknown key; did you mean 'ratio'?"),
+        ({"targets.phone.export.opste": 18}, "targets.phone.export.opste: unknown key; did you mean 'opset'?"),
+        ({"targets.phone.prune.ratoi": 0.5}, "importance 'magnitude' has no keyword 'ratoi'; did you mean 'ratio'?"),
         ({"targets.phone.quantize.batch_size": 0}, "targets.phone.quantize.batch_size: "),
         ({"targets.phone.distill.use": "kdd"}, "no loss 'kdd'; did you mean 'kd'?"),
         ({"targets.phone.distill.alhpa": 0.5}, "loss 'kd' has no keyword 'alhpa'; did you mean 'alpha'?"),
@@ -100,7 +101,7 @@ SIMILARITY = {"use": "similarity", "gamma": 100, "control": False}
         ({"teacher.model.use": "json:loads"}, "model 'json:loads' needs s; add it beside `use`"),
         ({"tracking.uri": "mlflow.db"}, "'mlflow.db' is no tracking URI; expected e.g. sqlite:///mlflow.db"),
     ],
-    ids=["key", "range", "component", "keyword", "import", "features", "no model", "uri"],
+    ids=["key", "importance", "range", "component", "keyword", "import", "features", "no model", "uri"],
 )
 def test_a_mistake_in_a_late_section_stops_the_first_stage(
     workspace: Clone, values: dict[str, object], message: str

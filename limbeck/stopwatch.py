@@ -1,0 +1,110 @@
+"""How long a network takes as it would ship: exported, and measured by its target's own device."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from limbeck.atomic import write_json
+from limbeck.checkpoint import Spec
+from limbeck.components import Component, bind
+from limbeck.devices import DEVICES
+from limbeck.errors import DeviceError
+from limbeck.export import to_onnx
+from limbeck.models import Network, num_params
+from limbeck.params import LatencyParams, MeasureParams
+from limbeck.pruning import cuts_of
+
+RESAMPLES = 1000
+"""Of rounds, behind the interval of each measurement."""
+
+
+class Listener(Protocol):
+    """Whom a stopwatch tells; `limbeck.recording.Report` is one."""
+
+    scratch: Path
+
+    def progress(self, done: int, total: int, note: str = "") -> None:
+        """So many of so many steps."""
+
+    def log(self, message: str) -> None:
+        """A line."""
+
+
+class Stopwatch:
+    """Measures cut networks. What it saw it keeps in the scratch folder: widths are measured once, over a kill, too.
+
+    Args:
+        spec: of the network before it is cut.
+        device: the target's.
+        threads: of one inference.
+        batch_size: samples per inference.
+        latency: how long to measure.
+        opset: of the exported file.
+        seed: of the order of rounds, and of resampling.
+        report: told of progress; its scratch folder remembers.
+
+    """
+
+    def __init__(
+        self,
+        spec: Spec,
+        device: Component,
+        threads: int,
+        batch_size: int,
+        latency: LatencyParams,
+        *,
+        opset: int,
+        seed: int,
+        report: Listener,
+    ) -> None:
+        self._spec, self._opset, self._report = spec, opset, report
+        self._measure: Callable[..., dict[str, Any]] = bind(device, DEVICES, "device")
+        self._asked = (threads, batch_size)
+        self._how = MeasureParams(
+            warmup_runs=latency.runs_per_round,
+            bootstrap=RESAMPLES,
+            seed=seed,
+            **latency.model_dump(exclude={"max_p95_ms"}),
+        )
+        self._memory = report.scratch / "latency.json"
+        self._seen: dict[str, dict[str, float]] = (
+            json.loads(self._memory.read_text(encoding="utf-8")) if self._memory.exists() else {}
+        )
+
+    def p95_ms(self, network: Network) -> dict[str, float]:
+        """A network's p95 in ms with its 95 % interval.
+
+        Raises:
+            DeviceError: the device cannot measure files that were just made.
+            EdgeError: onnxruntime cannot run the file.
+            ExportError: the network cannot be exported.
+
+        """
+        cuts = cuts_of(self._spec, network)
+        widths = json.dumps({name: cut.model_dump() for name, cut in sorted(cuts.items())})
+        if widths not in self._seen:
+            file = self._report.scratch / "candidate.onnx"
+            to_onnx(file, network, self._spec, self._opset, {})
+            try:
+                answer = self._measure({"candidate": file}, *self._asked, self._how, self._report.progress)
+            except DeviceError as error:
+                raise DeviceError(
+                    f"prune.latency needs a device that measures at once. {error} Or cut to a prune.ratio."
+                ) from None
+            self._seen[widths] = answer["variants"]["candidate"]["p95_ms"]
+            write_json(self._memory, self._seen)
+            found = self._seen[widths]
+            self._report.log(
+                f"{num_params(network):,} parameters: p95 {found['value']:.4g} ms [{found['low']:.4g}, {found['high']:.4g}]"
+            )
+        return self._seen[widths]
+
+    def upper_p95_ms(self, network: Network) -> float:
+        """The upper bound of that interval: what a cut is chosen by."""
+        return self.p95_ms(network)["high"]
+
+    @property
+    def num_measured(self) -> int:
+        """How many different networks were measured."""
+        return len(self._seen)
