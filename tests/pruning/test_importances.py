@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from limbeck.checkpoint import Spec
 from limbeck.components import Component, bind, check
 from limbeck.errors import ComponentError
 from limbeck.models import Network, Preprocess
@@ -16,6 +17,14 @@ from limbeck.pruning.cutting import Graph
 
 X = torch.randn(16, 8, 8, 3, generator=torch.Generator().manual_seed(0))
 Y = torch.arange(16) % 3
+SPEC = Spec(
+    model=Component(use="none"),
+    shape=(8, 8, 3),
+    dtype="float32",
+    classes=("a", "b", "c"),
+    mean=(0.0,) * 3,
+    std=(1.0,) * 3,
+)
 
 
 class Chain(nn.Module):
@@ -35,7 +44,7 @@ class Chain(nn.Module):
 
 def network_of(*, with_norms: bool = False) -> Any:
     torch.manual_seed(0)
-    return Network(Preprocess((0.0,) * 3, (1.0,) * 3, is_image=True), Chain(with_norms=with_norms)).eval()
+    return Network(Preprocess(SPEC), Chain(with_norms=with_norms)).eval()
 
 
 def losses_of(network: nn.Module, num: int = 4) -> Iterator[Tensor]:
