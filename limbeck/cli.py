@@ -39,6 +39,54 @@ def report(
 
 
 @app.command()
+def compare(
+    target: Annotated[str, typer.Argument(help="Whose student is trained: phone, sensor, ...")],
+    methods: Annotated[
+        Path | None, typer.Option(help="Losses by name, e.g. searches/losses.yaml. [default: the target's own distill]")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="How many; fewer than three say little.")] = 3,
+    workspace: Workspace = Path("."),
+) -> None:
+    """Train a target's student by several methods and without a teacher; say what each gains, if anything.
+
+    Needs the stage label's soft labels. A killed comparison goes on where it was, and what is done is kept in compare/.
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+    from rich.table import Table
+
+    from limbeck.comparison import CONTROL, Comparison, read_methods
+    from limbeck.components import Component
+
+    with Progress(disable=not sys.stdout.isatty(), transient=True) as bar:
+        task = bar.add_task("")
+
+        def show(done: int, total: int, note: str) -> None:
+            bar.update(task, completed=done, total=total, description=note)
+
+        comparison = Comparison.of(workspace, target, show)
+        own = comparison.params.targets[target].distill
+        chosen = read_methods(methods) if methods else {own.use: Component(use=own.use, **own.keywords)}
+        compared = comparison.run(chosen, range(seeds), lambda line: bar.console.print(line, highlight=False))
+    table = Table("method", "validation %", "test %", "gain, points [95 %]", "verdict", box=None, pad_edge=False)
+    for row in compared:
+        gain = row.gain
+        table.add_row(
+            row.method,
+            f"{100 * row.validation:.2f}",
+            f"{100 * row.test:.2f}",
+            "" if gain is None else f"{100 * gain['value']:+.2f} [{100 * gain['low']:.2f}, {100 * gain['high']:.2f}]",
+            row.verdict or "",
+        )
+    console = Console(width=None if sys.stdout.isatty() else 100)
+    console.print()
+    console.print(table)
+    best = max(compared, key=lambda row: row.validation)
+    said = "the control itself" if best.method == CONTROL else best.method
+    console.print(f"\nBest on validation: {said}. Means over {seeds} seed(s); a gain whose interval holds 0 is none.")
+
+
+@app.command()
 def replay(workspace: Workspace = Path(".")) -> None:
     """Send what stages recorded while the tracking server was away to MLflow."""
     from limbeck.tracking.runs import replay_workspace

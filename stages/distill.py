@@ -7,14 +7,13 @@ import torch
 
 from limbeck import models
 from limbeck.atomic import write_json
-from limbeck.checkpoint import Spec
-from limbeck.data.splits import read, read_meta
+from limbeck.data.splits import read
+from limbeck.distillation import spec_of, train_student
 from limbeck.evaluation import paired_difference, predict, scorer
-from limbeck.labels import read_labels_meta, read_views
-from limbeck.objectives import cross_entropy, objective_of, on_logits
+from limbeck.labels import read_labels_meta
 from limbeck.params import At, DistillParams, Out, StudentParams, Unused
 from limbeck.recording import Report
-from limbeck.training import Fitted, TrainingData, fit
+from limbeck.training import Fitted
 
 
 def run(
@@ -36,29 +35,23 @@ def run(
 
     The gain of distillation is the paired difference of both on the test split, which decides nothing here.
     """
-    meta = read_meta(data)
-    spec = Spec(
-        model=student.model, shape=meta.shape, dtype=meta.dtype, classes=meta.classes, mean=meta.mean, std=meta.std
-    )
-    score = scorer(metric)
+    spec, score = spec_of(student, data), scorer(metric)
     test_x, test_y = read(data, "test")
 
-    def train(arm: str, *, taught: bool) -> tuple[models.Network, Fitted]:
-        torch.manual_seed(seed)  # both arms start from equal weights
-        network = models.build(spec)
-        objective = on_logits(cross_entropy)
-        if taught:
-            objective = objective_of(
-                distill, teacher=lambda: models.load(teacher)[1], student=lambda: models.build(spec)
-            )
-        fitted = fit(
-            network, objective, TrainingData.of(data, *read_views(data, labels, with_teacher=taught)), student.train,
-            score=score, seed=seed, report=report, arm=arm,
-        )  # fmt: skip
-        return network, fitted
+    def train(arm: str, distill: DistillParams | Unused) -> tuple[models.Network, Fitted]:
+        return train_student(
+            student,
+            distill,
+            data=data,
+            labels=labels,
+            teacher=teacher,
+            metric=metric,
+            seed=seed,
+            report=report,
+            arm=arm,
+        )
 
-    taught = not isinstance(distill, Unused)
-    network, fitted = train("student", taught=taught)
+    network, fitted = train("student", distill)
     models.save(out, spec, network)
     size, teacher_size = models.num_params(network), read_labels_meta(labels).teacher_parameters
     if size > teacher_size:
@@ -73,7 +66,7 @@ def run(
         figures["kept"] = fitted.kept
         report.log(f"the {fitted.kept} is kept, {metric} {fitted.best:.4f} on validation")
     if not isinstance(distill, Unused) and distill.control:
-        twin, of_twin = train("control", taught=False)
+        twin, of_twin = train("control", Unused(use="none"))
         figures["control_validation"] = of_twin.best
         models.save(control, spec, twin)
         gain = paired_difference(
