@@ -25,9 +25,9 @@ from limbeck.objectives.schedules import Schedule, ends, is_schedule, read
 from limbeck.params import DistillParams, Unused
 
 __all__ = [
-    "LOSSES", "ON_FEATURES", "Attention", "Batch", "Hint", "Learned", "Learner", "Loss", "Momentum", "Mutual", "Objective", "Supplies", "adaptive", "cross_entropy", "dist", "dkd",
-    "features_for", "kd", "learned_of", "loss_of", "objective_of", "on_head", "on_logits", "relational", "similarity",
-    "standardized", "supplies_of",
+    "LOSSES", "ON_FEATURES", "Attention", "Batch", "Hint", "Learned", "Learner", "Loss", "Momentum", "Mutual",
+    "Objective", "Supplies", "adaptive", "cross_entropy", "dist", "dkd", "features_for", "kd", "learned_of",
+    "loss_of", "objective_of", "on_head", "on_logits", "relational", "similarity", "standardized", "supplies_of",
 ]  # fmt: skip
 
 
