@@ -228,7 +228,7 @@ class Search:
         folder = self.folder.relative_to(environment.ROOT)
         self.console.print(f"\n{folder}/front.png, {folder}/front.json\n")
         self.console.print(
-            f"Take one over: its values stand in {folder}/NNN/params.yaml, its files in {folder}/NNN/models/{self.target}/export.",
+            f"Take one over: its values stand in {folder}/NNN/params.yaml, its files in {folder}/NNN/export/{self.target}.",
         )
 
 
