@@ -14,7 +14,7 @@ from limbeck.data.splits import read
 from limbeck.evaluation import predict, scorer
 from limbeck.export import check_parity, to_onnx
 from limbeck.labels import read_views
-from limbeck.objectives import objective_of
+from limbeck.objectives import learned_of, objective_of
 from limbeck.params import At, BenchmarkParams, DistillParams, Out, PruneParams, TrainParams, Unused
 from limbeck.pruning import cuts_of, prune_
 from limbeck.recording import Report
@@ -56,12 +56,14 @@ def run(
         shutil.copytree(student, out)
         return {"use": "none", "validation": quality_before, **before, "macs_kept": 1.0, "parameters_kept": 1.0}
     training = TrainingData.of(data, *read_views(data, labels, with_teacher=not isinstance(distill, Unused)))
-    objective = objective_of(distill)
     torch.set_num_threads(train.threads)
     torch.manual_seed(seed)
 
     def losses() -> Iterator[Tensor]:
-        for batch in training.batches(0, train.batch_size, seed):
+        objective = objective_of(distill)
+        for number, batch in enumerate(training.batches(0, train.batch_size, seed)):
+            if number == 0:
+                learned_of(objective).begin(network, batch)
             yield objective(network, batch)
 
     stopwatch, p95_ms = None, None
@@ -78,7 +80,7 @@ def run(
             continue
         cut_to = float(score(predict(network, x), y).mean())
         fitted = fit(
-            network, objective, training, prune.recover.of(train),
+            network, objective_of(distill), training, prune.recover.of(train),
             score=score, seed=seed + number, report=report, arm=f"step{number}",
         )  # fmt: skip
         quality = fitted.best
