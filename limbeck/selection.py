@@ -101,9 +101,14 @@ def clauses_of(
     variant: str, quality: Mapping[str, Any], latency: Mapping[str, Any], contract: ContractParams
 ) -> list[Clause]:
     """Every clause that decides about a candidate; its quality is that on validation."""
+    on_validation = quality_clauses(quality["variants"][variant]["validation"], contract, "validation")
+    return on_validation + cost_clauses(variant, latency, contract)
+
+
+def cost_clauses(variant: str, latency: Mapping[str, Any], contract: ContractParams) -> list[Clause]:
+    """The clauses about bytes, time and memory, which need no trained network."""
     speed = latency["variants"][variant]
     found = [
-        *quality_clauses(quality["variants"][variant]["validation"], contract, "validation"),
         hold("max_size_kb", contract.max_size_kb, speed["bytes"] / 1000),
         hold("max_p95_ms", contract.max_p95_ms, speed["p95_ms"]),
         hold("max_peak_memory_mb", contract.max_peak_memory_mb, speed["peak_memory_mb"]),

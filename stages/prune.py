@@ -14,7 +14,7 @@ from limbeck.data.splits import read
 from limbeck.evaluation import predict, scorer
 from limbeck.export import check_parity, to_onnx
 from limbeck.labels import read_views
-from limbeck.objectives import objective_of
+from limbeck.objectives import learned_of, objective_of
 from limbeck.params import At, BenchmarkParams, DistillParams, Out, PruneParams, TrainParams, Unused
 from limbeck.pruning import cuts_of, prune_
 from limbeck.recording import Report
@@ -61,7 +61,9 @@ def run(
 
     def losses() -> Iterator[Tensor]:
         objective = objective_of(distill)
-        for batch in training.batches(0, train.batch_size, seed):
+        for number, batch in enumerate(training.batches(0, train.batch_size, seed)):
+            if number == 0:
+                learned_of(objective).begin(network, batch)
             yield objective(network, batch)
 
     stopwatch, p95_ms = None, None
