@@ -24,6 +24,7 @@ def test_help_names_the_commands_and_how_the_pipeline_itself_runs() -> None:
     assert "report" in shown
     assert "replay" in shown
     assert "share" in shown
+    assert "plan" in shown
     assert "dvc repro" in shown
 
 
@@ -49,6 +50,15 @@ def test_a_folder_without_params_is_named(tmp_path: Path) -> None:
     done = limbeck("replay", "--workspace", tmp_path)
     assert done.returncode == 2
     assert "params.yaml is missing; run in the project's folder" in done.stderr
+
+
+def test_a_plan_needs_prepared_data_and_a_target_that_exists(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text(TINY.read_text())
+    done = limbeck("plan", "--workspace", tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "limbeck: data/meta.json is missing; run `dvc repro prepare`.\n"
+    done = limbeck("plan", "--workspace", tmp_path, "--target", "senzor")
+    assert done.stderr == "limbeck: params.yaml has no target 'senzor'; did you mean 'sensor'?\n"
 
 
 def test_a_checkpoint_is_shared_under_the_name_that_a_teacher_asks_for(workspace: Path, uri: str) -> None:

@@ -1,0 +1,51 @@
+"""docs/pruning.md: its sections are valid, its tables those of the code and of the results, its commands run."""
+
+import json
+import re
+from typing import Any
+
+import pytest
+import yaml
+
+from limbeck.params import Params
+from limbeck.pruning import IMPORTANCES
+from stages.__main__ import check_components
+from tests.conftest import ROOT, TINY
+from tests.pipeline.clones import Clone
+from tests.pipeline.docs.pages import blocks_of, into, text_of
+
+BLOCKS = [yaml.safe_load(text) for kind, _, text in blocks_of("pruning") if kind == "yaml"]
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
+def test_every_section_on_the_page_is_one_that_the_pipeline_takes(block: dict[str, Any]) -> None:
+    warnings: list[str] = []
+    check_components(Params.model_validate(into(yaml.safe_load(TINY.read_text()), block)), warnings.append)
+    assert not warnings
+
+
+def test_the_sections_show_each_aim() -> None:
+    aims = [{key for key in ("ratio", "latency") if block["targets"]["phone"]["prune"][key]} for block in BLOCKS]
+    assert aims == [{"ratio"}, {"ratio"}, {"latency"}]
+
+
+def test_the_table_names_every_importance() -> None:
+    rows = re.findall(r"^\| `(\w+)` \|", text_of("pruning"), re.MULTILINE)
+    assert rows == list(IMPORTANCES)
+
+
+def test_what_the_page_says_of_zeros_was_measured() -> None:
+    measured = json.loads((ROOT / "benchmarks/results/sparsity.json").read_text())["ratios"]
+    rows = re.findall(r"^\| (\w+), (fp32|int8) \| (.+) \|$", text_of("pruning"), re.MULTILINE)
+    assert len(rows) == 4
+    for network, kind, cells in rows:
+        for name, cell in zip(("2:4", "nine in ten", "half the channels"), cells.split(" | "), strict=True):
+            assert cell == f"{measured[f'{network}, {kind}, {name}: faster']:.2f}x"
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_page_run(workspace: Clone) -> None:
+    for kind, _, text in blocks_of("pruning"):
+        if kind == "sh":
+            said = workspace.run("bash", "-euxc", text).stdout
+            assert "before pruning, fp32" in said
