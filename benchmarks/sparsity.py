@@ -18,13 +18,14 @@ from torch import Tensor, nn
 
 from limbeck import models, quantization
 from limbeck import params as params_file
-from limbeck.checkpoint import Quantization, Spec
+from limbeck.checkpoint import Spec
 from limbeck.components import Component
 from limbeck.edge import measure as edge
 from limbeck.export import to_onnx
 from limbeck.models import Network
 from limbeck.params import PruneParams
 from limbeck.pruning import cuts_of, prune_
+from limbeck.quantization.arithmetic import arithmetic_of
 
 OPSET = 18
 NETWORKS = {
@@ -97,7 +98,7 @@ def files_of(place: Path, keywords: dict[str, Any]) -> dict[str, dict[str, Path]
         "half the channels": (cut, spec.model_copy(update={"cuts": cuts_of(spec, cut)})),
     }
     found: dict[str, dict[str, Path]] = {"fp32": {}, "int8": {}}
-    how = Quantization(use="static", reduce_range=True, trained=False, versions={})
+    how = quantization.describe("static", arithmetic_of("auto", "any"), Component(use="min_max"))
     for name, (network, described) in variants.items():
         for kind, files in found.items():
             files[name] = place / f"{keywords['use']} {name.replace(':', ' of ')} {kind}.onnx"

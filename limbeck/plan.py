@@ -1,7 +1,7 @@
 """Before any training: which clauses of its contract a target's student can keep, and a refusal where none helps.
 
 Bytes, time and memory of a file do not depend on what its weights say. So the untrained student is exported and
-measured on the target's device: as it is, cut as `prune` asks, and each in int8 as `quantize` makes it.
+measured on the target's device: as it is, cut as `prune` asks, and each in int8 as the first rung of `quantize` makes it.
 """
 
 import shutil
@@ -183,14 +183,14 @@ class _Planner:
     ) -> Iterator[tuple[str, Spec, Network, nn.Module]]:
         """A network, and the same in int8 where the target asks for it."""
         yield as_float, spec, network, network
-        if isinstance(self.target.quantize, Unused):
+        quantize = self.target.quantize
+        if isinstance(quantize, Unused):
             return
         self.log(f"{self.name}: {self.label(as_int8)}, quantizing")
-        asked = self.target.quantize
-        arithmetic = arithmetic_of(asked.arithmetic, self.target.instructions)
-        described = quantization.describe(asked.use, arithmetic, asked.observers[0])
+        arithmetic = arithmetic_of(quantize.arithmetic, self.target.instructions)
+        described = quantization.describe(quantize.use, arithmetic, quantize.observers[0])
         prepared = quantization.prepare(network, described, spec.shape, models.torch_dtype(spec.dtype))
-        quantization.calibrate_(prepared, self.samples, asked.batch_size)
+        quantization.calibrate_(prepared, self.samples, quantize.batch_size)
         yield (
             as_int8, spec.model_copy(update={"quantization": described}), network, quantization.convert(prepared),
         )  # fmt: skip
