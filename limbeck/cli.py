@@ -39,38 +39,6 @@ def report(
 
 
 @app.command()
-def plan(
-    target: Annotated[list[str] | None, typer.Option(help="Only this target; may be given several times.")] = None,
-    workspace: Workspace = Path("."),
-) -> None:
-    """Say before any training which clauses of the contract each student can keep; exit code 2 where one cannot."""
-    import contextlib
-
-    from rich.console import Console
-
-    from limbeck import params as params_file
-    from limbeck.components import nearest
-
-    with contextlib.chdir(workspace):
-        params = params_file.load()
-        known = list(params.targets)
-        for name in target or ():
-            if name not in known:
-                raise ParamsError(f"params.yaml has no target {name!r}; {nearest(name, known)}")
-        sys.path.insert(0, str(Path.cwd()))  # custom components live here
-        from limbeck.data.splits import read_meta
-
-        read_meta(Path("data"))  # before torch is imported
-        from limbeck import plan as planning
-
-        with Console(stderr=True).status("") as status:
-            plans = planning.plan(params, Path("data"), target or known, status.update)
-        Console(width=None if sys.stdout.isatty() else 120, soft_wrap=True).print(planning.render(plans))
-    if refusals := [made.refusal for made in plans if made.refusal]:
-        raise ParamsError("\n".join(refusals))
-
-
-@app.command()
 def compare(
     target: Annotated[str, typer.Argument(help="Whose student is trained: phone, sensor, ...")],
     methods: Annotated[
