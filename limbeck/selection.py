@@ -21,7 +21,7 @@ ADVICE = {
     "max_drop": QUALITY_ADVICE,
     "min_quality": QUALITY_ADVICE,
     "max_size_kb": "cut more (prune.ratio), choose a narrower student.model, or quantize",
-    "max_p95_ms": "cut more, choose a shallower student.model, or allow more threads",
+    "max_p95_ms": "cut until it is kept (prune.latency), choose a shallower student.model, or allow more threads",
     "max_peak_memory_mb": "choose a narrower student.model, or a smaller benchmark.batch_size",
     "max_slowdown": "int8 does not pay for this network on this device: quantize: {use: none}, or a wider student",
 }
