@@ -30,6 +30,7 @@ OWN = {
     "quantization": "custom.quantizations",
     "observer": "custom.quantizations",
     "device": "custom.devices",
+    "witness": "custom.devices",
     "metric": "custom.metrics",
 }
 """Where a user's own components live, by kind: each stage depends on the folders whose kinds it takes."""

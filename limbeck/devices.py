@@ -1,17 +1,32 @@
-"""Where latency is measured: on this machine, or on a device whose answer is a file."""
+"""Where latency is measured: on this machine, or on a device whose answer is a file. Who else has to answer alike."""
 
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from limbeck.components import bind
 from limbeck.edge import manifest
 from limbeck.edge import measure as edge
 from limbeck.errors import DeviceError
-from limbeck.params import MeasureParams
+from limbeck.params import Instructions, MeasureParams, WitnessParams
 
 RUN_THERE = "Run `limbeck-edge bench FILES --json` on the device and name its answer: {use: result, file: ...}."
+
+PROOF: dict[Instructions, set[str]] = {
+    "any": set(),
+    "avx2": {"avx2"},
+    "vnni": {"avx512_vnni", "avx_vnni", "amx_int8"},
+    "dotprod": {"asimddp"},
+}
+"""What a processor reports of which has these instructions."""
+WITNESSED = 256
+"""Samples per inference of a witness."""
 
 SAME = {"arm64": "aarch64", "amd64": "x86_64"}
 """Names that systems have for one architecture."""
@@ -104,3 +119,65 @@ def result(
 
 
 DEVICES: dict[str, Callable[..., dict[str, Any]]] = {"local": local, "result": result}
+
+
+def lacks(machine: dict[str, Any], instructions: Instructions) -> bool:
+    """Whether a machine, as `limbeck.edge` describes it, reports instruction sets but none that these need."""
+    reported = set(machine.get("instructions", ()))
+    return bool(PROOF[instructions] and reported and not PROOF[instructions] & reported)
+
+
+def refuse_lacking(machine: dict[str, Any], instructions: Instructions) -> None:
+    """Raise a DeviceError when the device cannot compute what int8 files of this target are made for."""
+    if lacks(machine, instructions):
+        raise DeviceError(
+            f"the target's instructions are {instructions!r}, its device {machine.get('cpu', '?')} has "
+            f"{', '.join(machine['instructions'])}: sums of int8 products would differ there. Set instructions: any."
+        )
+
+
+def emulated(file: Path, inputs: Path, threads: int, *, program: str, cpu: str) -> NDArray[np.float32]:
+    """Logits [N, K] on a processor that QEMU plays in user mode: `program` is qemu-x86_64, `cpu` one of `program -cpu help`.
+
+    It takes some hundred times as long as here, and its times mean nothing: answers alone.
+
+    Raises:
+        DeviceError: the emulator is not installed.
+        EdgeError: it does not know the processor, or the runtime does not start on it.
+    """
+    if shutil.which(program) is None:
+        raise DeviceError(
+            f"{program} is not installed. Debian has it in qemu-user (apt install qemu-user); without it, "
+            "benchmark.witness: {use: none} asks nobody else."
+        )
+    return edge.predict(file, inputs, threads=threads, batch_size=WITNESSED, launcher=(program, "-cpu", cpu))
+
+
+def agreement(
+    witness: WitnessParams, files: dict[str, Path], x: NDArray[np.generic], threads: int, scratch: Path
+) -> dict[str, Any]:
+    """Let the witness answer the first samples of x [N, ...] and hold that against the answers here, file by file.
+
+    Raises:
+        DeviceError: too few of a file's predictions are equal.
+    """
+    answer = bind(witness, WITNESSES, "witness")
+    inputs = scratch / "witnessed.npy"
+    np.save(inputs, np.array(x[: witness.num_samples]), allow_pickle=False)
+    found = {}
+    for name, file in files.items():
+        here = edge.predict(file, inputs, threads=threads, batch_size=WITNESSED)
+        there = answer(file, inputs, threads)
+        equal = float((here.argmax(1) == there.argmax(1)).mean())
+        difference = float(np.abs(here - there).max() / max(1e-9, np.abs(here).max()))
+        found[name] = {"equal_predictions": equal, "max_difference": difference}
+        if equal < witness.min_equal:
+            raise DeviceError(
+                f"{name} answers otherwise elsewhere: {equal:.2%} of its predictions on {len(here):,} samples are equal "
+                f"(witness {witness.keywords or witness.use}, needed {witness.min_equal:.2%}). A file for every processor "
+                "is made by instructions: any with quantize.arithmetic: auto."
+            )
+    return {"use": witness.use, **witness.keywords, "samples": min(len(x), witness.num_samples), "variants": found}
+
+
+WITNESSES: dict[str, Callable[..., NDArray[np.float32]]] = {"emulated": emulated}

@@ -377,10 +377,20 @@ class ExportParams(Section):
     num_golden: PositiveInt
 
 
+class WitnessParams(Component):
+    """A second processor that answers the first `num_samples` of validation; the keys beside these are its keywords."""
+
+    num_samples: PositiveInt
+    min_equal: Quality
+
+
 class BenchmarkParams(Section):
-    """What one request looks like on the device."""
+    """What one request looks like on the device, and who else has to answer alike."""
 
     batch_size: PositiveInt
+    witness: Annotated[
+        Annotated[WitnessParams, Tag("used")] | Annotated[Unused, Tag("unused")], Discriminator(_is_used)
+    ]
 
 
 class ContractParams(Section):

@@ -196,6 +196,19 @@ def _told(target: Target) -> str:
     return told + f". The {VARIANTS[variant]} model ships."
 
 
+def witness_notes(target: Target) -> list[str]:
+    """How many predictions of each file another processor shares."""
+    witness = target.quality.get("witness")
+    if not witness:
+        return []
+    who = witness.get("cpu", witness["use"])
+    return [
+        f"{target.manifest['name']}-{target.name}: {variant} gives {found['equal_predictions']:.2%} of "
+        f"{witness['samples']:,} predictions alike on {who} ({witness['use']})."
+        for variant, found in witness["variants"].items()
+    ]
+
+
 def _verdict(target: Target, variant: str) -> str:
     """The contract's clauses in a word each: the broken ones with their figures, else what is not yet proven."""
     if variant not in target.clauses:
@@ -379,7 +392,7 @@ def render(root: Path, out: Path) -> Rendered:
         raise LimbeckError(f"{root}/metrics holds no benchmarked target yet; run `dvc repro` or `make run` first.")
     table_rows = list(rows(targets))
     sentences = [sentence(target) for target in targets]
-    notes = [note for target in targets for note in (target.notes or target.refusal.splitlines())]
+    notes = [note for t in targets for note in [*(t.notes or t.refusal.splitlines()), *witness_notes(t)]]
     lines_of_registry, samples = registry_lines(root, targets)
     notes = [note.strip() for note in notes + lines_of_registry]
     name = targets[0].manifest["name"]

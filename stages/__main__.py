@@ -74,7 +74,7 @@ def components_of(params: Params) -> Iterator[tuple[Component, Table, str]]:
     """Every component of the file, of all stages, with its table and kind."""
     from limbeck.data.augment import AUGMENTS
     from limbeck.data.sources import SOURCES
-    from limbeck.devices import DEVICES
+    from limbeck.devices import DEVICES, WITNESSES
     from limbeck.evaluation import METRICS
     from limbeck.models import MODELS
     from limbeck.objectives import LOSSES
@@ -96,6 +96,8 @@ def components_of(params: Params) -> Iterator[tuple[Component, Table, str]]:
             yield trained.train.optimizer, OPTIMIZERS, "optimizer"
     for target in params.targets.values():
         yield target.device, DEVICES, "device"
+        if not isinstance(target.benchmark.witness, Unused):
+            yield target.benchmark.witness, WITNESSES, "witness"
         yield target.student.model, MODELS, "model"
         yield target.student.train.optimizer, OPTIMIZERS, "optimizer"
         if not isinstance(target.distill, Unused):

@@ -9,11 +9,11 @@ import numpy as np
 from limbeck.atomic import replace, write_json
 from limbeck.components import Component, bind
 from limbeck.data.splits import read, read_meta
-from limbeck.devices import DEVICES
+from limbeck.devices import DEVICES, agreement, lacks, refuse_lacking
 from limbeck.edge import manifest
-from limbeck.edge.measure import predict
+from limbeck.edge.measure import machine, predict
 from limbeck.evaluation import estimate, paired_difference, scorer
-from limbeck.params import BenchmarkParams, MeasureParams, Out
+from limbeck.params import BenchmarkParams, Instructions, MeasureParams, Out, Unused
 from limbeck.recording import Report
 
 PREDICT_BATCH = 256
@@ -26,6 +26,7 @@ def run(
     confusion: Out,
     latency: Out,
     device: Component,
+    instructions: Instructions,
     threads: int,
     benchmark: BenchmarkParams,
     measure: MeasureParams,
@@ -35,6 +36,11 @@ def run(
     """Measure every exported file on validation and test, and its latency and memory on the device."""
     described = manifest.read(exported)
     files = {name.removesuffix(".onnx"): exported / name for name in described["files"] if name.endswith(".onnx")}
+    if lacks(machine(), instructions):
+        report.warn(
+            f"quality is computed on this machine, which lacks the target's instructions ({instructions}): int8 may "
+            "answer better there than it does here."
+        )
     score = scorer(metric)
     scores: dict[str, dict[str, Any]] = {variant: {} for variant in files}
     logits: dict[str, Any] = {}
@@ -60,5 +66,13 @@ def run(
             zip(classes[labels["test"]], *(classes[said.argmax(1)] for said in candidates.values()), strict=True)
         )
     measured = bind(device, DEVICES, "device")(files, threads, benchmark.batch_size, measure, report.progress)
+    refuse_lacking(measured["machine"], instructions)
     write_json(latency, measured)
-    return {"metric": metric, "test_count": len(labels["test"]), "variants": quality}
+    told = {"metric": metric, "test_count": len(labels["test"]), "variants": quality}
+    if isinstance(benchmark.witness, Unused):
+        return told
+    shipping = {name: files[name] for name in files if name.startswith("model.")}
+    witnessed = agreement(benchmark.witness, shipping, read(data, "validation")[0], threads, report.scratch)
+    for name, found in witnessed["variants"].items():
+        report.log(f"{name}: {found['equal_predictions']:.2%} of {witnessed['samples']:,} predictions equal elsewhere")
+    return {**told, "witness": witnessed}

@@ -129,6 +129,17 @@ def test_a_ladder_without_an_end_is_told_as_such(project: Path) -> None:
     assert report.sentence(target).endswith("QAT was needed; on validation no rung keeps the contract.")
 
 
+def test_what_another_processor_answered_is_a_note(project: Path) -> None:
+    measured(project)
+    quality = project / "metrics" / TARGET / "quality.json"
+    found = {"model.int8": {"equal_predictions": 0.998, "max_difference": 0.1}}
+    witness = {"use": "emulated", "cpu": "Haswell", "samples": 1000, "variants": found}
+    quality.write_text(json.dumps({**json.loads(quality.read_text()), "witness": witness}))
+    (target,) = report.gather(project)
+    told = f"{NAME}-{TARGET}: model.int8 gives 99.80% of 1,000 predictions alike on Haswell (emulated)."
+    assert report.witness_notes(target) == [told]
+
+
 def test_a_student_that_is_slower_is_told_as_slower(project: Path) -> None:
     measured(project, faster=0.5)
     (target,) = report.gather(project)

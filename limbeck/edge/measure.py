@@ -185,11 +185,11 @@ def _child(path: Path | None, threads: int, batch_size: int) -> None:
 
 
 class _Child:
-    """A process that has one file open."""
+    """A process that has one file open. `launcher` are the words before its command: those of an emulator."""
 
-    def __init__(self, path: Path | None, threads: int, batch_size: int) -> None:
+    def __init__(self, path: Path | None, threads: int, batch_size: int, launcher: tuple[str, ...] = ()) -> None:
         self.path = path
-        command = [sys.executable, "-m", "limbeck.edge.measure", "--child", "--threads", str(threads)]
+        command = [*launcher, sys.executable, "-m", "limbeck.edge.measure", "--child", "--threads", str(threads)]
         command += ["--batch-size", str(batch_size), *(["--file", str(path)] if path else [])]
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  (closed with the child)
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors)
@@ -249,8 +249,8 @@ class _Child:
 
 
 @contextlib.contextmanager
-def _opened(path: Path | None, threads: int, batch_size: int) -> Iterator[_Child]:
-    child = _Child(path, threads, batch_size)
+def _opened(path: Path | None, threads: int, batch_size: int, launcher: tuple[str, ...] = ()) -> Iterator[_Child]:
+    child = _Child(path, threads, batch_size, launcher)
     try:
         child.wait()
         yield child
@@ -263,8 +263,12 @@ def _refuse_missing(path: Path, kind: str) -> None:
         raise EdgeError(f"{path} is missing; expected {kind}.")
 
 
-def predict(file: Path, inputs: Path, *, threads: int, batch_size: int) -> NDArray[np.float32]:
+def predict(
+    file: Path, inputs: Path, *, threads: int, batch_size: int, launcher: tuple[str, ...] = ()
+) -> NDArray[np.float32]:
     """A file's logits [N, K] for the raw samples [N, ...] of an `.npy`, in a child: a runtime that crashes is a message.
+
+    With a `launcher` the child runs below it, as on the processor that an emulator plays.
 
     Raises:
         EdgeError: a file is missing, rejected by onnxruntime, crashes it, or does not fit the samples.
@@ -272,7 +276,7 @@ def predict(file: Path, inputs: Path, *, threads: int, batch_size: int) -> NDArr
     """
     _refuse_missing(file, "an ONNX file")
     _refuse_missing(inputs, "an array of samples (.npy)")
-    with _opened(file, threads, 1) as child:
+    with _opened(file, threads, 1, launcher) as child:
         return child.ask_array(predict=str(inputs), batch_size=batch_size)
 
 

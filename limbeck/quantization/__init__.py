@@ -82,7 +82,7 @@ def prepare(network: Network, quantization: Quantization, shape: tuple[int, ...]
         batch = torch.export.Dim("batch", min=2)
         graph = torch.export.export(network, (example,), dynamic_shapes=({0: batch},)).module()
         quantizer = bind(Component(use=quantization.use), SCHEMES, "quantization")(quantization)
-        # not prepare_qat_pt2e, which keeps norms in training: its patterns take a minute to match, and none of them
+        # not prepare_qat_pt2e, which keeps norms in training: its patterns take seconds to match, and none of them
         # knows a layer that stays float
         return allow_exported_model_train_eval(prepare_pt2e(graph, quantizer))  # type: ignore[no-any-return]
 

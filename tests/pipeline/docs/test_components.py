@@ -37,8 +37,7 @@ def test_the_page_has_a_file_of_each_of_four_kinds() -> None:
 
 def test_the_table_names_every_kind_that_has_a_folder_of_its_own() -> None:
     rows = set(re.findall(r"^\| \w.*\| `(custom/\w+)` \|", text_of("components"), re.MULTILINE))
-    folders = {place.replace(".", "/") for place in OWN.values()}
-    assert rows == folders - {"custom/quantizations"}, "quantizers are torchao's to write"
+    assert rows == {place.replace(".", "/") for place in OWN.values()}
 
 
 def test_the_files_of_the_page_are_formatted_and_its_examples_hold(fresh: Clone) -> None:
