@@ -82,7 +82,7 @@ class Stopwatch:
 
         """
         cuts = cuts_of(self._spec, network)
-        widths = json.dumps({name: cut.model_dump() for name, cut in sorted(cuts.items())})
+        widths = " ".join(f"{name}={cut.outputs}" for name, cut in sorted(cuts.items()))
         if widths not in self._seen:
             file = self._report.scratch / "candidate.onnx"
             to_onnx(file, network, self._spec, self._opset, {})
