@@ -18,6 +18,9 @@ from limbeck.pruning import cuts_of
 RESAMPLES = 1000
 """Of rounds, behind the interval of each measurement."""
 
+MOST_TRIES = 3
+"""How often a network is measured that may or may not be fast enough."""
+
 
 class Listener(Protocol):
     """Whom a stopwatch tells; `limbeck.recording.Report` is one."""
@@ -67,6 +70,7 @@ class Stopwatch:
             seed=seed,
             **latency.model_dump(exclude={"max_p95_ms"}),
         )
+        self._limit = latency.max_p95_ms
         self._memory = report.scratch / "latency.json"
         self._seen: dict[str, dict[str, float]] = (
             json.loads(self._memory.read_text(encoding="utf-8")) if self._memory.exists() else {}
@@ -75,6 +79,9 @@ class Stopwatch:
     def p95_ms(self, network: Network) -> dict[str, float]:
         """A network's p95 in ms with its 95 % interval.
 
+        While the interval holds the limit it is measured again, and the shorter time counts: whatever else a machine
+        does only adds to it, and a network cut for that would be cut for nothing.
+
         Raises:
             DeviceError: the device cannot measure files that were just made.
             EdgeError: onnxruntime cannot run the file.
@@ -82,23 +89,31 @@ class Stopwatch:
 
         """
         cuts = cuts_of(self._spec, network)
-        widths = json.dumps({name: cut.model_dump() for name, cut in sorted(cuts.items())})
+        widths = " ".join(f"{name}={cut.outputs}" for name, cut in sorted(cuts.items()))
         if widths not in self._seen:
             file = self._report.scratch / "candidate.onnx"
             to_onnx(file, network, self._spec, self._opset, {})
-            try:
-                answer = self._measure({"candidate": file}, *self._asked, self._how, self._report.progress)
-            except DeviceError as error:
-                raise DeviceError(
-                    f"prune.latency needs a device that measures at once. {error} Or cut to a prune.ratio."
-                ) from None
-            self._seen[widths] = answer["variants"]["candidate"]["p95_ms"]
+            found = self._measured(file)
+            for _ in range(MOST_TRIES - 1):
+                if not found["low"] <= self._limit < found["high"]:
+                    break
+                found = min(found, self._measured(file), key=lambda tried: tried["high"])
+            self._seen[widths] = found
             write_json(self._memory, self._seen)
-            found = self._seen[widths]
             self._report.log(
                 f"{num_params(network):,} parameters: p95 {found['value']:.4g} ms [{found['low']:.4g}, {found['high']:.4g}]"
             )
         return self._seen[widths]
+
+    def _measured(self, file: Path) -> dict[str, float]:
+        try:
+            answer = self._measure({"candidate": file}, *self._asked, self._how, self._report.progress)
+        except DeviceError as error:
+            raise DeviceError(
+                f"prune.latency needs a device that measures at once. {error} Or cut to a prune.ratio."
+            ) from None
+        found: dict[str, float] = answer["variants"]["candidate"]["p95_ms"]
+        return found
 
     def upper_p95_ms(self, network: Network) -> float:
         """The upper bound of that interval: what a cut is chosen by."""
