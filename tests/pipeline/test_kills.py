@@ -45,7 +45,8 @@ LONGER = {
     "targets.phone.student.train.epochs": 30,
     "targets.sensor.student.train.epochs": 30,
     "targets.sensor.quantize.use": "custom.quantizations.coarse:coarse",
-    "targets.sensor.quantize.qat.epochs": 20,
+    "targets.sensor.quantize.max_float_layers": 0,
+    "targets.sensor.quantize.qat.epochs": 40,
     "targets.sensor.contract.max_drop": 0.25,
     "targets.sensor.export.min_equal": 0.5,
 }
