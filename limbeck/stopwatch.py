@@ -5,6 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
+
 from limbeck.atomic import write_json
 from limbeck.checkpoint import Spec
 from limbeck.components import Component, bind
@@ -88,7 +90,8 @@ class Stopwatch:
             ExportError: the network cannot be exported.
 
         """
-        cuts = cuts_of(self._spec, network)
+        with torch.random.fork_rng(devices=[]):  # what was measured leaves chance as it was
+            cuts = cuts_of(self._spec, network)
         widths = " ".join(f"{name}={cut.outputs}" for name, cut in sorted(cuts.items()))
         if widths not in self._seen:
             file = self._report.scratch / "candidate.onnx"

@@ -109,7 +109,9 @@ def test_what_may_be_fast_enough_is_measured_again_and_the_shortest_time_counts(
     latency = LatencyParams(max_p95_ms=10, rounds=3, runs_per_round=1)
     report: Any = Remembering(tmp_path)
     clock = Stopwatch(spec, device(), 1, 1, latency, opset=18, seed=0, report=report)
+    chance = torch.get_rng_state()
     assert clock.upper_p95_ms(network) == 10.5, "the interval held the limit three times"
+    assert torch.equal(torch.get_rng_state(), chance), "a ratio in its place must draw the same"
     assert clock.upper_p95_ms(network) == 10.5, "remembered"
     narrow = spec.model_copy(
         update={
