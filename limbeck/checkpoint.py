@@ -6,6 +6,7 @@ Never pickle. `cuts` are the widths that pruning left, so that no pruning librar
 
 import hashlib
 import json
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -148,5 +149,8 @@ def load_strictly_(module: nn.Module, state: dict[str, Tensor], origin: Path) ->
         raise CheckpointError(
             f"the weights of {origin} do not fit the model that its {SPEC} describes:\n  {shown}{more}"
         )
+    versioned = OrderedDict(state)
+    # without versions torch takes the state for one of long ago, and an observer sets its smallest step to another value
+    versioned._metadata = own._metadata  # type: ignore[attr-defined]
     with torch.no_grad():
-        module.load_state_dict(state, strict=True)
+        module.load_state_dict(versioned, strict=True)

@@ -111,6 +111,20 @@ def test_what_was_observed_comes_back_to_the_bit(
     assert np.array_equal(predict(loaded, x), predict(quantization.convert(prepared), x))
 
 
+@pytest.mark.parametrize("trained", [False, True])
+def test_the_smallest_step_comes_back_as_well(
+    trained: bool, network: Network, spec: Spec, x: NDArray[np.uint8], tmp_path: Path
+) -> None:
+    with torch.no_grad():
+        network.body.get_submodule("head").weight.mul_(1e-6)
+    described = quantization.describe("static", "u8s7", Component(use="mse"), trained=trained)
+    prepared = quantization.prepare(network, described, spec.shape, torch.uint8)
+    quantization.calibrate_(prepared, x, 16)
+    quantization.save(tmp_path, spec.model_copy(update={"quantization": described}), prepared)
+    _, loaded = quantization.load(tmp_path)
+    assert np.array_equal(predict(loaded, x), predict(quantization.convert(prepared), x))
+
+
 @pytest.mark.parametrize(
     ("keywords", "message"),
     [

@@ -1,0 +1,137 @@
+"""The distill stage beside the loops people write: the textbook one, and torchdistill's.
+
+Same student, teacher, data, batch, epochs, learning rates and threads; each arm in a process of its own, by turns.
+
+    ours          label once (V views), then epochs from the cached logits
+    textbook      fp32, DataLoader with transforms by sample, the teacher asked in every step
+    torchdistill  its DistillationBox with its KDLoss over the textbook's loader
+
+A subset of CIFAR-10 below $LIMBECK_DATA. Every arm is timed by whole epochs, validation included; what comes before the
+first one (compiling, opening) is counted once. From these, label + distill over 90 epochs of all 45,000 images follow.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import yaml
+
+from benchmarks.places import ROOT, environment
+from limbeck.data.splits import read
+
+RECIPE = ROOT / "recipes/cifar10.yaml"
+NUM_TRAIN, NUM_VALIDATION, EPOCHS, VIEWS = 10_000, 2_000, 5, 10
+ALL_IMAGES, ALL_EPOCHS = 45_000, 90
+STUDENT = {"use": "resnet", "width": 16, "depth": 8}
+TRAIN = {
+    "epochs": EPOCHS, "batch_size": 128, "optimizer": {"use": "sgd", "momentum": 0.9}, "lr": 0.1, "weight_decay": 0.0005,
+    "warmup_epochs": 1, "clip_norm": 5.0, "ema_decay": 0.99, "precision": "auto", "device": "auto", "compile": "auto",
+    "threads": 2,
+}  # fmt: skip
+PEERS = ["torchvision==0.29.2", "torchdistill==1.1.5"]
+LIMITS = {
+    "samples per second, ours over textbook": 8.0,
+    "samples per second, ours over torchdistill": 8.0,
+    "label + distill over 90 epochs, one target": 6.0,
+}
+"""At least so many."""
+OPERATORS = ("roi_align", "roi_pool", "ps_roi_align", "ps_roi_pool", "deform_conv2d")
+KEPT: list[Any] = []
+
+
+def spec_for(place: Path, quick: bool) -> dict[str, Any]:
+    """What all arms are told."""
+    params = yaml.safe_load(RECIPE.read_text(encoding="utf-8"))
+    train, epochs = (640, 2) if quick else (NUM_TRAIN, EPOCHS)
+    return {
+        "place": str(place), "source": params["data"]["source"], "teacher": params["teacher"], "num_train": train,
+        "num_validation": NUM_VALIDATION, "num_views": 2 if quick else VIEWS, "student": STUDENT,
+        "train": {**TRAIN, "epochs": epochs}, "kd": {"alpha": 0.9, "temperature": 4.0},
+    }  # fmt: skip
+
+
+def peers(place: Path) -> Path:
+    """A Python that sees this one's packages, and torchdistill, which the project itself has no use for."""
+    venv.create(place, with_pip=True)
+    found = subprocess.run(
+        [place / "bin/python", "-c", "import site; print(site.getsitepackages()[0])"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    Path(found.stdout.strip(), "ours.pth").write_text("\n".join(path for path in sys.path if "site-packages" in path))
+    subprocess.run([place / "bin/pip", "install", "-q", "--no-deps", *PEERS], check=True)
+    return place / "bin/python"
+
+
+def arm(python: Path, name: str, spec: Path) -> dict[str, Any]:
+    """Run one arm and read what it measured."""
+    variables = {**environment(spec.parent), "LIMBECK_DATA": os.environ["LIMBECK_DATA"], "PYTHONPATH": str(ROOT)}
+    answer = spec.parent / f"{name}.json"
+    done = subprocess.run(
+        [python, "-m", f"benchmarks.loops.{name}", spec, answer], cwd=spec.parent, env=variables,
+        capture_output=True, text=True,
+    )  # fmt: skip
+    if done.returncode:
+        raise SystemExit(f"{name} failed with {done.returncode}:\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
+    found: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8"))
+    return found
+
+
+def measure(place: Path, params: Path) -> dict[str, Any]:
+    """Run the arms; `params` other than the default's means quick."""
+    if "LIMBECK_DATA" not in os.environ:
+        raise SystemExit("loops: needs CIFAR-10; set LIMBECK_DATA as recipes/cifar10.yaml says.")
+    place = place / "loops"
+    place.mkdir()
+    spec = spec_for(place, quick=params != ROOT / "params.yaml")
+    (place / "spec.json").write_text(json.dumps(spec), encoding="utf-8")
+    python = peers(place / "peers")
+    arms = {name: arm(python, name, place / "spec.json") for name in ("ours", "textbook", "box")}
+    arms["torchdistill"] = arms.pop("box")
+
+    samples, result = spec["num_train"], {"seconds": {}, "ratios": {}, "limits": LIMITS}  # type: ignore[var-annotated]
+    epoch = {name: median(found["epoch_s"]) for name, found in arms.items()}
+    rate = {name: samples / seconds for name, seconds in epoch.items()}
+    first = {name: found["before_s"] for name, found in arms.items()}
+    labelling = arms["ours"]["label_s"] / (samples * spec["num_views"])
+    whole = {name: first[name] + ALL_EPOCHS * ALL_IMAGES / rate[name] for name in arms}
+    labels_s = labelling * ALL_IMAGES * spec["num_views"]
+    for name in arms:
+        result["seconds"][f"{name}, an epoch of {samples:,}"] = epoch[name]
+        result["seconds"][f"{name}, before its first epoch"] = first[name]
+    result["seconds"][f"label, {spec['num_views']} views of {ALL_IMAGES:,}"] = labels_s
+    for peer in ("textbook", "torchdistill"):
+        result["ratios"][f"samples per second, ours over {peer}"] = rate["ours"] / rate[peer]
+    for targets, word in ((1, "one target"), (2, "two targets")):
+        result["ratios"][f"label + distill over 90 epochs, {word}"] = (
+            targets * whole["textbook"] / (labels_s + targets * whole["ours"])
+        )
+    return {
+        **result,
+        "samples_per_second": rate,
+        "validation": {name: found["validation"] for name, found in arms.items()},
+        "num_views": spec["num_views"],
+        "cache_bytes": spec["num_views"] * ALL_IMAGES * 10 * 2,
+        "peak_mb": {name: found["peak_mb"] for name, found in arms.items()},
+        "peers": PEERS,
+    }
+
+
+def images(spec: dict[str, Any]) -> dict[str, tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
+    """The raw images [N, H, W, C] and labels [N] that `ours` prepared, by split."""
+    return {name: read(Path(spec["place"]) / "data", name) for name in ("train", "validation")}  # type: ignore[arg-type]
+
+
+def torchvision_without_cuda() -> None:
+    """Let torchvision be imported beside a CPU build of torch: its wheel's own operators need CUDA, its transforms do not."""
+    import torch
+
+    operators = torch.library.Library("torchvision", "DEF")
+    for name in ("nms", "qnms", *(f"{op}{way}" for op in OPERATORS for way in ("", "_backward"))):
+        operators.define(f"{'_' if name.endswith('_backward') else ''}{name}(Tensor x) -> Tensor")
+    KEPT.append(operators)  # what it defines goes with it

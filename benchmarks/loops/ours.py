@@ -1,0 +1,98 @@
+"""Limbeck's own stages: prepare, teacher and label, then the training that `distill` does."""
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import TypeAdapter
+
+from benchmarks.loops.arm import done, read_spec
+from limbeck import checkpoint, labels, models
+from limbeck.components import Component
+from limbeck.data import splits
+from limbeck.data.sources import open_source
+from limbeck.distillation import train_student
+from limbeck.params import DistillParams, LabelParams, RegistryTeacher, SplitParams, StudentParams, TeacherParams
+from limbeck.teachers.making import Making
+
+
+class Told:
+    """Notes when the first step is done and when epochs end."""
+
+    def __init__(self, scratch: Path) -> None:
+        self.scratch, self.ends, self.validation = scratch, [], []  # type: ignore[var-annotated]
+        self.first = 0.0
+
+    def progress(self, done: int, total: int, note: str = "") -> None:
+        """So many steps."""
+        if done == 1:
+            self.first = time.perf_counter()
+
+    def curve(self, row: dict[str, float | str]) -> None:
+        """An epoch has ended."""
+        self.ends.append(time.perf_counter())
+        self.validation.append(row["validation"])
+
+    def log(self, message: str) -> None:
+        """A line."""
+        print(message)
+
+    warn = log
+
+
+def prepare(spec: dict[str, Any], place: Path) -> None:
+    """Some images of the recipe's training split, as prepared data of their own below `place`/data."""
+    shares = SplitParams(test=None, validation=0.1, calibration=0.01)
+    splits.write(place / "all", open_source(Component.model_validate(spec["source"])), shares, 0, max_overlap=1)
+    x, y = splits.read(place / "all", "train")
+    others = 200  # test and calibration, which no arm looks at
+    total = spec["num_train"] + spec["num_validation"] + others
+    wanted = np.random.default_rng(0).permutation(len(x))[:total]
+    np.savez(place / "images.npz", x=x[wanted], y=y[wanted])
+    source = open_source(Component.model_validate({"use": "arrays", "path": str(place / "images.npz")}))
+    half = others / 2 / total
+    shares = SplitParams(test=half, validation=spec["num_validation"] / total, calibration=half)
+    splits.write(place / "data", source, shares, 0, max_overlap=1)
+
+
+def no_registry(teacher: RegistryTeacher, into: Path) -> Path:
+    """The recipe's teacher is a file."""
+    raise AssertionError(teacher)
+
+
+def main() -> None:
+    """Time labelling, what comes before the first epoch, and the epochs."""
+    spec, place = read_spec()
+    prepare(spec, place)
+    told = Told(place)
+    section: Any = TypeAdapter(TeacherParams).validate_python(spec["teacher"])
+    teacher_spec, network, _ = Making(place / "data", "accuracy", 0, told, no_registry).make(section)
+    models.save(place / "teacher", teacher_spec, network)
+
+    label = LabelParams.model_validate({
+        "augment": {"use": "crop_flip", "pad": 4, "flip": True}, "num_views": spec["num_views"], "features": False,
+        "max_mb": 64, "batch_size": 256, "compile": "auto", "threads": spec["train"]["threads"],
+    })  # fmt: skip
+    began = time.perf_counter()
+    labels.write(
+        place / "labels", place / "data", network, label,
+        seed=0, teacher_digest=checkpoint.digest_of(place / "teacher"), teacher_quality=0.0, progress=told.progress,
+    )  # fmt: skip
+    labelled = time.perf_counter()
+    train_student(
+        StudentParams.model_validate({"model": spec["student"], "train": spec["train"]}),
+        DistillParams.model_validate({"use": "kd", **spec["kd"], "control": False}),
+        data=place / "data", labels=place / "labels", teacher=place / "teacher",
+        metric="accuracy", seed=0, report=told, arm="student",
+    )  # fmt: skip
+    ends = [told.first, *told.ends]
+    done(
+        epoch_s=list(np.diff(ends)), before_s=told.first - labelled, validation=max(told.validation),
+        label_s=labelled - began,
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    sys.exit(main())
