@@ -173,6 +173,9 @@ class _Planner:
         )  # fmt: skip
         torch.manual_seed(self.params.seed)
         network = models.build(spec).eval()
+        for module in network.modules():  # a fresh norm folds into a bias of zeros, which no file stores
+            if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+                nn.init.normal_(module.bias)
         if not isinstance(target.prune, Unused):
             yield from self.both(*BEFORE, spec, network)
             spec = self.cut_(network, spec, target.prune)
