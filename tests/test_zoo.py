@@ -44,9 +44,20 @@ def spec_of(model: Component, shape: tuple[int, ...], num_classes: int) -> Spec:
     )  # fmt: skip
 
 
-ZOO = {
+ZOO: dict[str, st.SearchStrategy[Spec]] = {
     "resnet": model_of("resnet", IMAGES, depth=st.sampled_from([8, 14])),
     "resnet, pad": model_of("resnet", IMAGES, depth=st.sampled_from([8, 14]), shortcut=st.just("pad")),
+    "resnet, by stage": st.builds(
+        spec_of,
+        st.builds(
+            lambda width, depth, shortcut: Component(use="resnet", width=width, depth=depth, shortcut=shortcut),
+            st.sampled_from([[4, 6, 7], [3, 8, 12]]),
+            st.sampled_from([[2, 1, 1], [1, 3, 1]]),
+            st.sampled_from(["pad", "projection"]),
+        ),
+        IMAGES,
+        st.integers(3, 4),
+    ),
     "convnet": model_of("convnet", IMAGES, depth=st.sampled_from([2, 1, 3])),
     "mobilenet": model_of("mobilenet", IMAGES, depth=st.sampled_from([3, 6]), expansion=st.sampled_from([2, 1, 6])),
     "mlp, images": model_of("mlp", IMAGES, depth=st.sampled_from([2, 1])),
@@ -167,6 +178,17 @@ def test_a_resnet_has_the_size_of_the_published_one(depth: int, parameters: int)
     keywords = {"use": "resnet", "width": 16, "depth": depth, "shortcut": "pad"}
     network = models.build(spec_of(Component.model_validate(keywords), (32, 32, 3), 4))
     assert models.num_params(network) == parameters - 6 * 65  # ten classes there, four here
+
+
+def test_a_resnet_can_be_said_stage_by_stage() -> None:
+    whole = {"width": 8, "depth": 14}
+    staged = {"width": [8, 16, 32], "depth": [2, 2, 2]}
+    one, other = (models.build(spec_of(Component(use="resnet", **sizes), (8, 8, 3), 3)) for sizes in (whole, staged))
+    assert {k: v.shape for k, v in one.state_dict().items()} == {k: v.shape for k, v in other.state_dict().items()}
+    with pytest.raises(ComponentError, match=r"shortcut pad only adds channels, found widths \(8, 4, 4\)"):
+        models.build(spec_of(Component(use="resnet", width=[8, 4, 4], depth=[1, 1, 1], shortcut="pad"), (8, 8, 3), 3))
+    with pytest.raises(ComponentError, match="model 'resnet': depth"):
+        models.build(spec_of(Component(use="resnet", width=8, depth=[2, 2]), (8, 8, 3), 3))
 
 
 def test_an_inverted_residual_is_added_where_shapes_agree_and_ends_without_a_nonlinearity() -> None:

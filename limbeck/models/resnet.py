@@ -1,5 +1,6 @@
 """CIFAR-style residual networks (He et al. 2015, Deep Residual Learning, section 4.2)."""
 
+from collections.abc import Sequence
 from typing import Annotated, Literal, TypeAlias
 
 from pydantic import AfterValidator, PositiveInt
@@ -49,17 +50,19 @@ class Block(nn.Module):
 
 
 class ResNet(nn.Module):
-    """A stem, three stages of widths `width`, 2 x and 4 x, average pooling, a linear head."""
+    """A stem, three stages of blocks, average pooling, a linear head."""
 
-    def __init__(self, channels: int, num_classes: int, width: int, num_blocks: int, shortcut: Shortcut) -> None:
+    def __init__(
+        self, channels: int, num_classes: int, widths: Sequence[int], num_blocks: Sequence[int], shortcut: Shortcut
+    ) -> None:
         super().__init__()
+        inputs = widths[0]
         self.stem = nn.Sequential(
-            nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()
+            nn.Conv2d(channels, inputs, 3, padding=1, bias=False), nn.BatchNorm2d(inputs), nn.ReLU()
         )
         blocks = []
-        inputs = width
-        for stage, outputs in enumerate((width, 2 * width, 4 * width)):
-            for block in range(num_blocks):
+        for stage, (outputs, count) in enumerate(zip(widths, num_blocks, strict=True)):
+            for block in range(count):
                 blocks.append(Block(inputs, outputs, stride=2 if stage and not block else 1, shortcut=shortcut))
                 inputs = outputs
         self.blocks = nn.Sequential(*blocks)
@@ -76,6 +79,7 @@ def _six_n_plus_two(depth: int) -> int:
     return depth
 
 
+Stages: TypeAlias = tuple[PositiveInt, PositiveInt, PositiveInt]
 Depth: TypeAlias = Annotated[int, AfterValidator(_six_n_plus_two)]
 
 
@@ -83,18 +87,23 @@ def resnet(
     shape: tuple[int, ...],
     num_classes: int,
     *,
-    width: PositiveInt,
-    depth: Depth,
+    width: PositiveInt | Stages,
+    depth: Depth | Stages,
     shortcut: Shortcut = "projection",
 ) -> nn.Module:
-    """ResNet of `depth` = 6n + 2 layers, n blocks in each of three stages.
+    """ResNet of `depth` = 6n + 2 layers: three stages of n blocks, `width`, 2 x and 4 x channels wide.
 
+    Three numbers instead say it stage by stage: `width: [16, 32, 48], depth: [2, 2, 1]` are widths and blocks.
     `shortcut`: where the size changes, a 1x1 convolution (`projection`, option B) or zero channels (`pad`, option A).
 
     Raises:
-        ComponentError: a sample that is no image.
+        ComponentError: a sample that is no image; zero channels where a stage is narrower than the one before.
 
     """
     if len(shape) != 3:
         raise ComponentError(f"resnet takes images, found samples of shape {shape}; choose mlp for features.")
-    return ResNet(shape[0], num_classes, width, (depth - 2) // 6, shortcut)
+    widths = (width, 2 * width, 4 * width) if isinstance(width, int) else tuple(width)
+    num_blocks = ((depth - 2) // 6,) * 3 if isinstance(depth, int) else tuple(depth)
+    if shortcut == "pad" and list(widths) != sorted(widths):
+        raise ComponentError(f"resnet: shortcut pad only adds channels, found widths {widths}; choose projection.")
+    return ResNet(shape[0], num_classes, widths, num_blocks, shortcut)
