@@ -140,7 +140,7 @@ class Comparison:
         """Of a workspace in which `label` has run.
 
         Raises:
-            ParamsError: there is no such target, or `label` has not run.
+            ParamsError: there is no such target, its student is the teacher, or `label` has not run.
 
         """
         params = params_file.load(workspace / "params.yaml")
@@ -148,6 +148,10 @@ class Comparison:
             raise ParamsError(f"no target {target!r}; {nearest(target, list(params.targets))}")
         if not (workspace / "labels" / LOGITS).exists():
             raise ParamsError(f"{workspace / 'labels'} holds no soft labels. Next: dvc repro label")
+        if params.targets[target].student.is_teacher:
+            raise ParamsError(
+                f"{target}: its student is the teacher itself, which nothing teaches; name another target."
+            )
         return cls(workspace, target, params, show)
 
     @property

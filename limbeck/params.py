@@ -302,11 +302,27 @@ class TrackingParams(Section):
         return self
 
 
+TEACHER = "teacher"
+
+
 class StudentParams(Section):
-    """The small network and how it is trained."""
+    """The small network and how it is trained; `model: {use: teacher}` is the teacher itself, to be cut and quantized."""
 
     model: Component
     train: TrainParams
+
+    @property
+    def is_teacher(self) -> bool:
+        """Whether there is no other network than the teacher."""
+        return self.model.use == TEACHER
+
+    @model_validator(mode="after")
+    def _takes_the_teacher_as_it_is(self) -> "StudentParams":
+        if self.is_teacher and self.model.keywords:
+            raise ValueError(
+                f"model {{use: teacher}} takes no {', '.join(self.model.keywords)}: it is the teacher as it is; cut it by prune"
+            )
+        return self
 
 
 class DistillParams(Component):

@@ -24,7 +24,7 @@ from limbeck.components import bind
 from limbeck.data.splits import Meta, read, read_meta
 from limbeck.devices import DEVICES
 from limbeck.edge import EdgeError
-from limbeck.errors import DeviceError, ParamsError
+from limbeck.errors import DataError, DeviceError, ParamsError
 from limbeck.export import to_onnx
 from limbeck.models import Network
 from limbeck.params import Params, PruneParams, Unused
@@ -102,7 +102,7 @@ def plan(params: Params, data: Path, targets: list[str], say: Say) -> list[Plan]
 
     """
     meta, samples = read_meta(data), read(data, "calibration")[0][:NUM_CALIBRATION]
-    return [_Planner(params, name, meta, samples, say).plan() for name in targets]
+    return [_Planner(params, name, data, meta, samples, say).plan() for name in targets]
 
 
 @dataclass
@@ -111,6 +111,7 @@ class _Planner:
 
     params: Params
     name: str
+    data: Path
     meta: Meta
     samples: NDArray[np.generic]
     log: Say
@@ -167,19 +168,36 @@ class _Planner:
     def networks(self) -> Iterator[tuple[str, Spec, Network, nn.Module]]:
         """Variant, spec, float network, and what is exported of it."""
         meta, target = self.meta, self.target
-        spec = Spec(
-            model=target.student.model, shape=meta.shape, dtype=meta.dtype, classes=meta.classes,
-            mean=meta.mean, std=meta.std,
-        )  # fmt: skip
         torch.manual_seed(self.params.seed)
-        network = models.build(spec).eval()
-        for module in network.modules():  # a fresh norm folds into a bias of zeros, which no file stores
-            if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-                nn.init.normal_(module.bias)
+        if target.student.is_teacher:
+            spec, network = self.teacher()
+        else:
+            spec = Spec(
+                model=target.student.model, shape=meta.shape, dtype=meta.dtype, classes=meta.classes,
+                mean=meta.mean, std=meta.std,
+            )  # fmt: skip
+            network = models.build(spec).eval()
+            for module in network.modules():  # a fresh norm folds into a bias of zeros, which no file stores
+                if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+                    nn.init.normal_(module.bias)
         if not isinstance(target.prune, Unused):
             yield from self.both(*BEFORE, spec, network)
             spec = self.cut_(network, spec, target.prune)
         yield from self.both(FP32, INT8, spec, network)
+
+    def teacher(self) -> tuple[Spec, Network]:
+        """The teacher, for a student that is none other.
+
+        Raises:
+            DataError: it is not there yet.
+
+        """
+        folder = self.data.parent / "models/teacher"
+        if not folder.is_dir():
+            raise DataError(
+                f"{self.name}: its student is the teacher, and {folder} is missing; run `dvc repro teacher`."
+            )
+        return models.load(folder)
 
     def both(
         self, as_float: str, as_int8: str, spec: Spec, network: Network

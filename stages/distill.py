@@ -1,5 +1,7 @@
 """A small network taught by the soft labels, and the same one without them."""
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,7 +11,7 @@ from limbeck import models
 from limbeck.atomic import write_json
 from limbeck.data.splits import read
 from limbeck.distillation import spec_of, train_student
-from limbeck.evaluation import paired_difference, predict, scorer
+from limbeck.evaluation import Scores, paired_difference, predict, scorer
 from limbeck.labels import read_labels_meta
 from limbeck.params import At, DistillParams, Out, StudentParams, Unused
 from limbeck.recording import Report
@@ -33,9 +35,14 @@ def run(
 ) -> dict[str, Any]:
     """Train the student on the labelled views; with `control: true` also its twin that has no teacher.
 
+    A student that is the teacher passes through.
+
     The gain of distillation is the paired difference of both on the test split, which decides nothing here.
     """
-    spec, score = spec_of(student, data), scorer(metric)
+    score = scorer(metric)
+    if student.is_teacher:
+        return _pass_through(data, teacher, out, control, score, report)
+    spec = spec_of(student, data)
     test_x, test_y = read(data, "test")
 
     def train(arm: str, distill: DistillParams | Unused) -> tuple[models.Network, Fitted]:
@@ -82,6 +89,29 @@ def run(
             + ("" if beyond else ": none beyond the noise")
         )
     else:
-        control.mkdir()
-        write_json(control / "none.json", {"control": "not asked for"})
+        _no_control(control, "not asked for")
     return figures
+
+
+def _pass_through(
+    data: Path, teacher: Path, out: Path, control: Path, score: Callable[..., Scores], report: Report
+) -> dict[str, Any]:
+    """The teacher as it is: what follows makes it smaller, taught by its own soft labels."""
+    report.log("student.model is {use: teacher}: the teacher passes through")
+    _, network = models.load(teacher)
+    x, y = read(data, "validation")
+    quality = float(score(predict(network, x), y).mean())
+    report.curve({"epoch": 0, "arm": "teacher", "validation": quality})
+    shutil.copytree(teacher, out)
+    _no_control(control, "the student is the teacher")
+    return {
+        "validation": quality,
+        "parameters": models.num_params(network),
+        "macs": models.count_macs(network, torch.from_numpy(x[:1].copy())),
+        "objective": "none",
+    }
+
+
+def _no_control(control: Path, why: str) -> None:
+    control.mkdir()
+    write_json(control / "none.json", {"control": why})

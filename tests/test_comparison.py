@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import t
@@ -155,6 +156,11 @@ def test_what_is_missing_is_named_with_the_next_step(workspace: Path, trained: l
         Comparison.of(workspace, "sensr", lambda *_: None)
     with pytest.raises(ParamsError, match=r"control is the control, which is always there"):
         run(workspace, {CONTROL: Component(use="kd", alpha=0.5, temperature=2.0)}, 1)
+    raw = yaml.safe_load((workspace / "params.yaml").read_text())
+    raw["targets"]["phone"]["student"]["model"] = {"use": "teacher"}
+    (workspace / "params.yaml").write_text(yaml.safe_dump(raw))
+    with pytest.raises(ParamsError, match=r"phone: its student is the teacher itself, which nothing teaches"):
+        Comparison.of(workspace, "phone", lambda *_: None)
     (workspace / "labels/logits.npy").unlink()
     with pytest.raises(ParamsError, match=r"holds no soft labels. Next: dvc repro label"):
         Comparison.of(workspace, "sensor", lambda *_: None)

@@ -72,6 +72,10 @@ def test_the_projects_own_files_are_valid() -> None:
             {"targets.phone.prune": {**PRUNE, "ratio": None, "latency": LATENCY}},
             r"prune.latency.max_p95_ms is 60, contract.max_p95_ms 50: what is cut would not keep the contract",
         ),
+        (
+            {"targets.phone.student.model": {"use": "teacher", "width": 8}},
+            r"model \{use: teacher\} takes no width: it is the teacher as it is; cut it by prune",
+        ),
         ({"tracking.uri": "htp:/nowhere"}, r"'htp:/nowhere' is no tracking URI; expected e.g. sqlite"),
         ({"targets": {}}, r"targets: "),
         ({"teacher.use": "weigths"}, r"teacher.use: no teacher 'weigths'; did you mean 'weights'\?"),

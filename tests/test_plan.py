@@ -2,6 +2,7 @@
 
 import io
 import re
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +13,12 @@ import pytest
 import yaml
 from rich.console import Console
 
-from limbeck import cli
+from limbeck import cli, models
 from limbeck import plan as planning
+from limbeck.checkpoint import Spec
+from limbeck.components import Component
+from limbeck.data.splits import read_meta
+from limbeck.errors import DataError
 from limbeck.export import run
 from limbeck.params import Params
 from limbeck.plan import Plan, cannot_be
@@ -162,3 +167,23 @@ def test_the_command_shows_the_table_and_ends_with_code_2_where_a_contract_is_ho
     assert "sensor  student, fp32" in said.out
     assert "limbeck: sensor: no variant can keep the contract, whatever training gives." in said.err
     assert "student, fp32: max_size_kb: allowed 1 kB, measured" in said.err
+
+
+@pytest.mark.usefixtures("counted")
+def test_a_student_that_is_the_teacher_needs_one(tmp_path: Path, tiny: Params, data: Path) -> None:
+    model = {"model": {"use": "teacher"}}
+    there = tmp_path / "project/data"
+    shutil.copytree(data, there)
+    with pytest.raises(
+        DataError, match=r"sensor: its student is the teacher, and .*models/teacher is missing; run `dvc"
+    ):
+        planned(tiny, there, student=model)
+    meta = read_meta(data)
+    spec = Spec(
+        model=Component.model_validate({"use": "resnet", "width": 8, "depth": 8}), shape=meta.shape, dtype=meta.dtype,
+        classes=meta.classes, mean=(40.0,), std=(50.0,),
+    )  # fmt: skip
+    teacher = models.build(spec)
+    models.save(there.parent / "models/teacher", spec, teacher)
+    made = planned(tiny, there, student=model)
+    assert made.files["student"].num_params == models.num_params(teacher) > made.files[FP32].num_params
