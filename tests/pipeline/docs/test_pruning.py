@@ -25,7 +25,8 @@ def test_every_section_on_the_page_is_one_that_the_pipeline_takes(block: dict[st
 
 
 def test_the_sections_show_each_aim() -> None:
-    aims = [{key for key in ("ratio", "latency") if block["targets"]["phone"]["prune"][key]} for block in BLOCKS]
+    sections = [block["targets"]["phone"]["prune"] for block in BLOCKS if "prune" in block["targets"]["phone"]]
+    aims = [{key for key in ("ratio", "latency") if section[key]} for section in sections]
     assert aims == [{"ratio"}, {"ratio"}, {"latency"}]
 
 
