@@ -171,6 +171,7 @@ def _publisher(keys: Path | None, uri: str | None, workspace: Path, stick: Path 
     """Who publishes to the server; where there is none but a stick is meant, into a folder that sticks are copied from."""
     from limbeck import ledger
     from limbeck import params as params_file
+    from limbeck.publishing.bundle import Registered
     from limbeck.publishing.keys import Keys
     from limbeck.publishing.places import Folder, Place
     from limbeck.publishing.serving import Publisher
@@ -181,7 +182,7 @@ def _publisher(keys: Path | None, uri: str | None, workspace: Path, stick: Path 
     address = uri or tracking_uri(params_file.load(workspace / "params.yaml").tracking.uri, workspace)
     home = home_of(workspace)
     place: Place = Folder(home / "published") if stick and not address.startswith("http") else Server(address)
-    return Publisher(opened, place, uri=address, ledger_file=home / ledger.NAME, say=typer.echo)
+    return Publisher(opened, place, registry=Registered(address), ledger_file=home / ledger.NAME, say=typer.echo)
 
 
 @keys_app.command("init")
@@ -212,9 +213,9 @@ def keys_init(
 
     folder = _keys_folder(keys, workspace)
     try:
-        lifetimes = {role: float(value) for role, value in pairs(days, "--days").items()}
+        lifetimes = {role: int(value) for role, value in pairs(days, "--days").items()}
     except ValueError as error:
-        raise ParamsError(f"--days {error}; expected a number, e.g. --days timestamp=3.") from None
+        raise ParamsError(f"--days: {error}; expected whole days, e.g. --days timestamp=3.") from None
     publics = {role: Path(value) for role, value in pairs(public, "--public").items()}
     init(folder, uris=pairs(at, "--at"), public=publics, days=lifetimes)
     keys_show(folder, workspace)

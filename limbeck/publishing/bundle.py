@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,25 @@ def make(model: str, serial: int, folder: Path, *, uri: str) -> str:
     content = json.dumps({**written, "files": sizes}, indent=2, allow_nan=False).encode() + b"\n"
     (folder / exported.NAME).write_bytes(content)
     return hashlib.sha256(content).hexdigest()
+
+
+@dataclass(frozen=True)
+class Registered:
+    """MLflow's registry at a tracking server. See `Registry`; every method raises what `make` raises."""
+
+    uri: str
+
+    def serial_at(self, model: str, alias: str) -> int:
+        """See `Registry`."""
+        return int(registry.serial_at(model, alias, uri=self.uri))
+
+    def make_bundle(self, model: str, serial: int, folder: Path) -> str:
+        """See `make`."""
+        return make(model, serial, folder, uri=self.uri)
+
+    def mirror(self, model: str, alias: str, number: str | None) -> str | None:
+        """See `Registry`."""
+        return registry.mirror(model, alias, number, uri=self.uri)
 
 
 def _minor_of(version: str) -> str:

@@ -20,6 +20,7 @@ import shutil
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -249,7 +250,7 @@ class Keys:
             PublishingError: root's keys are not here, or the new key is none; a threshold that no one can meet.
 
         """
-        root = Root.from_dict(self.root.to_dict())
+        root = deepcopy(self.root)
         number = root.version + 1
         self.enough(Root.type)  # before a key is made
         uri = uri or f"{FILE}{role}-{number}.pem"
@@ -315,7 +316,7 @@ class Keys:
 
 def lifetime(root: Root, role: str) -> timedelta:
     """How long a role's metadata are valid from their signing on."""
-    return timedelta(days=float(root.roles[role].unrecognized_fields.get(DAYS, LIFETIME_DAYS[role])))
+    return timedelta(days=int(root.roles[role].unrecognized_fields.get(DAYS, LIFETIME_DAYS[role])))
 
 
 def init(
@@ -323,7 +324,7 @@ def init(
     *,
     uris: Mapping[str, str] | None = None,
     public: Mapping[str, Path] | None = None,
-    days: Mapping[str, float] | None = None,
+    days: Mapping[str, int] | None = None,
 ) -> Keys:
     """Make a folder of keys: whole, or not at all.
 

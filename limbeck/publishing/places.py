@@ -1,4 +1,4 @@
-"""Where published metadata and bundles lie: an MLflow server (`limbeck.tracking.delivery`), or a folder."""
+"""What a publisher stands between: a registry that versions come from, and a place that devices fetch from."""
 
 import fcntl
 from collections.abc import Iterator
@@ -11,8 +11,21 @@ from limbeck.atomic import replace
 METADATA, ARTIFACTS = "metadata", "artifacts"
 
 
+class Registry(Protocol):
+    """Registered versions: `limbeck.publishing.bundle.Registered` is MLflow's."""
+
+    def serial_at(self, model: str, alias: str) -> int:
+        """The version that an alias points to."""
+
+    def make_bundle(self, model: str, serial: int, folder: Path) -> str:
+        """Fill an empty folder with a version's bundle, always the same bytes; the digest of its manifest."""
+
+    def mirror(self, model: str, alias: str, number: str | None) -> str | None:
+        """Show which version is served under an alias (None: none is); which one was shown before."""
+
+
 class Place(Protocol):
-    """A store of small metadata files and of bundles.
+    """Metadata files and bundles: an MLflow server (`limbeck.tracking.delivery`), or a `Folder`.
 
     Attributes:
         name: what messages call it, without a password.
@@ -47,7 +60,7 @@ class Place(Protocol):
 class Folder:
     """A folder with `metadata/` and `artifacts/`: a stick, or what sticks are copied from."""
 
-    server = None
+    server: str | None = None
     metadata = METADATA
 
     def __init__(self, path: Path) -> None:

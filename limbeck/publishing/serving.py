@@ -4,7 +4,8 @@ One target per role of a model, `NAME/champion` and perhaps `NAME/canary`: the b
 
     serial       the registry's number of the version
     artifacts    where the bundle lies
-    share, salt  canary only: which part of the fleet takes it
+    share_ppm    canary only: which part of the fleet takes it, in millionths (signed JSON has no fractions)
+    salt         canary only: what a device hashes its id with to know whether it belongs to that part
     history      champion only: what was served before, newest first, so that going back needs no trust in the registry
     rolled_back  champion only: the serial that was taken back
 """
@@ -14,7 +15,9 @@ import re
 import secrets
 import tempfile
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +27,11 @@ from limbeck import ledger
 from limbeck.atomic import replace, write_json
 from limbeck.edge import manifest as manifest_file
 from limbeck.errors import PublishingError
-from limbeck.publishing import bundle
 from limbeck.publishing.keys import ONLINE, Keys, now
 from limbeck.publishing.metadata import TIMESTAMP, SignedMetadata
-from limbeck.publishing.places import Folder, Place
-from limbeck.tracking import registry
+from limbeck.publishing.places import Folder, Place, Registry
 
-CHAMPION, CANARY = registry.CHAMPION, "canary"
+CHAMPION, CANARY, CANDIDATE = "champion", "canary", "candidate"
 ALIASES = (CHAMPION, CANARY)
 NUM_KEPT = 10
 """How many earlier versions one can go back to."""
@@ -68,14 +69,16 @@ class Publisher:
     Args:
         keys: to sign with.
         place: where devices fetch from.
-        uri: the tracking server with the registry.
+        registry: where versions come from, and what shows which of them is served.
         ledger_file: see `limbeck.ledger`.
         say: told what happens.
 
     """
 
-    def __init__(self, keys: Keys, place: Place, *, uri: str, ledger_file: Path, say: Say = lambda _: None) -> None:
-        self.keys, self.place, self.uri, self.ledger_file, self.say = keys, place, uri, ledger_file, say
+    def __init__(
+        self, keys: Keys, place: Place, *, registry: Registry, ledger_file: Path, say: Say = lambda _: None
+    ) -> None:
+        self.keys, self.place, self.registry, self.ledger_file, self.say = keys, place, registry, ledger_file, say
 
     def publish(
         self, model: str, alias: str = CHAMPION, *, serial: int | None = None, share: float | None = None
@@ -97,13 +100,13 @@ class Publisher:
         if alias == CANARY and share is None:
             raise PublishingError("a canary needs the share of the fleet that takes it, e.g. --share 0.1.")
         if serial is None:
-            serial = int(registry.serial_at(model, CHAMPION if alias == CHAMPION else registry.CANDIDATE, uri=self.uri))
+            serial = self.registry.serial_at(model, CHAMPION if alias == CHAMPION else CANDIDATE)
         self._can_sign(Targets.type, *ONLINE)
         present = self._targets()
         served = _named(present, model, serial)
         if served is None:
             with tempfile.TemporaryDirectory() as folder:
-                digest = bundle.make(model, serial, Path(folder), uri=self.uri)
+                digest = self.registry.make_bundle(model, serial, Path(folder))
                 artifacts = self.place.keep(model, digest, Path(folder))
                 length = (Path(folder) / manifest_file.NAME).stat().st_size
             served = Served(serial, artifacts, length, digest)
@@ -185,7 +188,7 @@ class Publisher:
             if metadata.is_empty:
                 raise PublishingError(f"nothing is published at {self.place.name}; `limbeck publish NAME` does it.")
             if everything:
-                self.keys.sign_root(type(self.keys.root).from_dict(self.keys.root.to_dict()))
+                self.keys.sign_root(deepcopy(self.keys.root))
                 metadata.take_over_roots()
                 with metadata.edit_targets():
                     pass
@@ -248,10 +251,15 @@ class Publisher:
         """
         with self.place.turn():
             metadata = SignedMetadata(self.place, self.keys)
+            present = metadata.targets().targets
+            chosen = [present[name] for alias in ALIASES if (name := f"{model}/{alias}") in present]
+            if not chosen:
+                raise PublishingError(
+                    f"{model} is not published at {self.place.name}; `limbeck publish {model}` does it."
+                )
+            for target in chosen:
+                self._copy_bundle(stick, Served.of(target))
             metadata.make_visible(renewed=True)  # the way to the device may take its days
-            for alias in ALIASES:
-                if target := metadata.targets().targets.get(f"{model}/{alias}"):
-                    self._copy_bundle(stick, Served.of(target))
             snapshot = metadata.timestamp().snapshot_meta.version
             targets = metadata.snapshot().meta[f"{Targets.type}.json"].version
             names = [f"{number}.root.json" for number in range(1, metadata.num_roots + 1)]
@@ -259,13 +267,20 @@ class Publisher:
                 stick.write(name, self.place.read(name) or b"")
 
     def _copy_bundle(self, stick: Folder, served: Served) -> None:
-        described = self.place.fetch(served.artifacts, manifest_file.NAME)
-        TargetFile(served.length, {"sha256": served.sha256}, "").verify_length_and_hashes(described)
+        described = self._fetch(served.artifacts, manifest_file.NAME, served.length, served.sha256)
         for name, expected in json.loads(described)["files"].items():
-            content = self.place.fetch(served.artifacts, name)
-            TargetFile(expected["bytes"], {"sha256": expected["sha256"]}, "").verify_length_and_hashes(content)
+            content = self._fetch(served.artifacts, name, expected["bytes"], expected["sha256"])
             stick.put(served.artifacts, name, content)
         stick.put(served.artifacts, manifest_file.NAME, described)
+
+    def _fetch(self, artifacts: str, name: str, length: int, digest: str) -> bytes:
+        content = self.place.fetch(artifacts, name)
+        if (len(content), sha256(content).hexdigest()) != (length, digest):
+            raise PublishingError(
+                f"{artifacts}/{name} at {self.place.name} is not the file that was signed; restore it from a backup, or "
+                "register and publish the model anew."
+            )
+        return content
 
     def _targets(self) -> dict[str, TargetFile]:
         return dict(SignedMetadata(self.place, self.keys).targets().targets)
@@ -279,20 +294,20 @@ class Publisher:
         self, model: str, alias: str, served: Served, *, share: float | None = None, rolled_back: bool = False
     ) -> None:
         """Sign, unless it is so already; then mirror and record."""
-        name = f"{model}/{alias}"
+        name, share_ppm = f"{model}/{alias}", None if share is None else round(share * 1e6)
         with self.place.turn():
             metadata = SignedMetadata(self.place, self.keys)
             metadata.take_over_roots()
             present = metadata.targets().targets.get(name)
             old = (present.custom or {}) if present else {}
             before = Served.of(present) if present else None
-            changed = before != served or old.get("share") != share
+            changed = before != served or old.get("share_ppm") != share_ppm
             custom: dict[str, Any] = old
             if changed:
                 custom = {"serial": served.serial, "artifacts": served.artifacts}
                 if alias == CANARY:
                     salt = old.get("salt") if before == served else None
-                    custom |= {"share": share, "salt": salt or secrets.token_hex(8)}
+                    custom |= {"share_ppm": share_ppm, "salt": salt or secrets.token_hex(8)}
                 else:
                     custom |= {"history": _history(before, served, old.get("history", []))}
                     custom |= {"rolled_back": before.serial} if rolled_back and before else {}
@@ -316,7 +331,7 @@ class Publisher:
         last = next((e for e in reversed(ledger.read(self.ledger_file)) if (e.model, e.alias) == own), None)
         if (last.version, last.why) != (number or NOTHING, why) if last else number is not None:
             self._record(*own, last.version if last else None, number or NOTHING, why)
-        shown = registry.mirror(model, alias, number, uri=self.uri)
+        shown = self.registry.mirror(model, alias, number)
         if number is not None and shown != number:
             self._record(model, alias, shown, number, f"mirrors what is served: {why}")
 
@@ -349,7 +364,7 @@ def _why(alias: str, custom: dict[str, Any] | None) -> str:
     if custom is None:
         return "no canary"
     if alias == CANARY:
-        return f"rolled out to {custom['share']:g} of the fleet"
+        return f"rolled out to {custom['share_ppm'] / 1e6:g} of the fleet"
     return f"rolled back from {custom['rolled_back']}" if "rolled_back" in custom else "published"
 
 
@@ -358,7 +373,7 @@ def _check(model: str, alias: str, share: float | None) -> None:
         raise PublishingError(f"{model!r} cannot be published; expected letters, digits, dot, dash and underscore.")
     if alias not in ALIASES:
         raise PublishingError(f"nothing is served as {alias!r}; expected {' or '.join(ALIASES)}.")
-    if share is not None and (alias != CANARY or not 0 < share <= 1):
+    if share is not None and (alias != CANARY or not 1e-6 <= share <= 1):
         raise PublishingError(
             f"--share {share:g} is for a canary, above 0 and up to 1; the champion serves all others."
         )

@@ -56,8 +56,8 @@ class Server:
                 "MLFLOW_TRACKING_URI=http://127.0.0.1:5000 or --uri; or publish into a folder, for a stick: --folder."
             )
         require(uri)
-        self.uri, self.server = uri, shown(uri).rstrip("/")
-        self.name = self.server
+        self.uri, self.name = uri, shown(uri).rstrip("/")
+        self.server: str | None = self.name
         self._lease: float | None = None
         with asking(uri) as client:
             self._client = client
