@@ -1,0 +1,291 @@
+"""Publishing to a real MLflow server on loopback, by the commands that a person types."""
+
+import base64
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tuf.ngclient import UpdaterConfig
+from tuf.ngclient.urllib3_fetcher import Urllib3Fetcher
+
+from limbeck import ledger
+from limbeck.tracking import server
+from limbeck.tracking.server import open_client
+from tests.conftest import ROOT, TINY
+from tests.publishing.conftest import OTHER, Device, register_version
+from tests.tracking.conftest import MODEL, aliases
+
+pytestmark = pytest.mark.slow
+
+ROUTE = "/api/2.0/mlflow-artifacts/artifacts"
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
+@contextmanager
+def running(command: list[str], uri: str, log: Path, **environment: str) -> Iterator[str]:
+    variables = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **environment}
+    variables.pop("MLFLOW_TRACKING_URI", None)
+    with log.open("w") as stream:
+        process = subprocess.Popen(
+            command, env=variables, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    try:
+        limit = time.monotonic() + 120
+        while not server.probe(uri):
+            assert time.monotonic() < limit, log.read_text()
+            time.sleep(0.5)
+        server.forget(uri)
+        yield uri
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(timeout=30)
+        server.forget(uri)
+
+
+def mlflow_server(port: int, workspace: Path, *more: str) -> list[str]:
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    places = ["--backend-store-uri", f"sqlite:///{workspace}/server.db", "--artifacts-destination", f"{workspace}/kept"]
+    return [*command, *places, *more]
+
+
+@pytest.fixture
+def served(workspace: Path) -> Iterator[str]:
+    """A server with two versions of MODEL, the second one champion, and one of OTHER."""
+    port = free_port()
+    with running(mlflow_server(port, workspace), f"http://127.0.0.1:{port}", workspace / "server.log") as uri:
+        (workspace / "params.yaml").write_text(TINY.read_text())
+        for number in (1, 2):
+            register_version(uri, workspace / f"export-{number}", 0.01 * number)
+        register_version(uri, workspace / "export-1", 0.01, OTHER)
+        open_client(uri).set_registered_model_alias(MODEL, "champion", "2")
+        open_client(uri).set_registered_model_alias(OTHER, "champion", "1")
+        yield uri
+
+
+def environment(uri: str, **more: str) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": uri, **more}
+
+
+def started(workspace: Path, uri: str, *arguments: str, **more: str) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "limbeck.cli", *arguments]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(
+        command,
+        cwd=workspace,
+        env=environment(uri, **more),
+        stdout=pipe,
+        stderr=pipe,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def limbeck(workspace: Path, uri: str, *arguments: str, **more: str) -> str:
+    process = started(workspace, uri, *arguments, **more)
+    out, errors = process.communicate()
+    assert process.returncode == 0, errors
+    assert "Traceback" not in errors
+    return out
+
+
+def get(uri: str, path: str, **headers: str) -> bytes:
+    with urllib.request.urlopen(urllib.request.Request(f"{uri}{ROUTE}/{path}", headers=headers), timeout=30) as answer:
+        return bytes(answer.read())
+
+
+def device(workspace: Path, name: str) -> Device:
+    """From what `limbeck provision` wrote."""
+    told = json.loads((workspace / "device/device.json").read_text())
+    root = (workspace / "device/root.json").read_bytes()
+    config = UpdaterConfig()
+    return Device(
+        workspace / name, root, Urllib3Fetcher(config.app_user_agent), f"{told['server']}{ROUTE}/{told['metadata']}/"
+    )
+
+
+def versions(workspace: Path) -> list[tuple[str, str]]:
+    return [(e.model, e.version) for e in ledger.read(workspace / "ledger.jsonl") if e.alias == "served as champion"]
+
+
+def test_a_version_is_published_rolled_back_renewed_and_loads_without_any_of_it(served: str, workspace: Path) -> None:
+    import mlflow
+    import onnxruntime
+
+    limbeck(workspace, served, "keys", "init")
+    assert f"{MODEL} version 1 is champion at {served}" in limbeck(workspace, served, "publish", MODEL, "--serial", "1")
+    limbeck(workspace, served, "publish", MODEL, "--serial", "2")
+    limbeck(workspace, served, "provision", MODEL, "--out", "device")
+    mine = device(workspace, "mine")
+    found = mine.sees()
+    assert found["serial"] == 2
+    manifest = get(served, f"{found['artifacts']}/manifest.json")
+    assert len(manifest) == found["length"]
+    model = get(served, f"{found['artifacts']}/model.int8.onnx")
+    assert onnxruntime.InferenceSession(model).get_outputs()[0].name == "logits"
+    assert get(served, f"{found['artifacts']}/model.int8.onnx", Range="bytes=100-") == model[100:]
+    mlflow.set_tracking_uri(served)
+    assert mlflow.onnx.load_model(f"models:/{MODEL}@champion").SerializeToString() == model
+    assert "version 2 was champion" in limbeck(workspace, served, "publish", MODEL, "--serial", "2")
+    assert mine.sees()["serial"] == 2
+    limbeck(workspace, served, "rollback", MODEL)
+    assert mine.sees()["serial"] == 1
+    assert aliases(served)["champion"] == "1"
+    limbeck(workspace, served, "renew")
+    assert mine.sees()["serial"] == 1
+    assert mine.versions == sorted(mine.versions)
+    limbeck(workspace, served, "keys", "rotate", "timestamp")
+    limbeck(workspace, served, "publish", MODEL, "--alias", "canary", "--serial", "2", "--share", "0.5")
+    assert (mine.sees("canary")["serial"], mine.sees()["serial"]) == (2, 1)
+    limbeck(workspace, served, "publish", MODEL, "--serial", "2", "--folder", "stick")
+    assert (workspace / "stick/artifacts" / found["artifacts"] / "manifest.json").read_bytes() == manifest
+    assert versions(workspace) == [(MODEL, version) for version in ("1", "2", "1", "2")]
+    names = {each.name for each in open_client(served).search_experiments()}
+    assert {MODEL, "limbeck-metadata"} <= names
+
+
+def test_two_publishers_at_once_on_a_new_server_both_get_through(served: str, workspace: Path) -> None:
+    limbeck(workspace, served, "keys", "init")
+    several = [started(workspace, served, "publish", model) for model in (MODEL, OTHER, MODEL, OTHER)]
+    told = [process.communicate() for process in several]
+    assert [process.returncode for process in several] == [0] * 4, told
+    limbeck(workspace, served, "provision", MODEL, "--out", "device")
+    assert device(workspace, "mine").sees()["serial"] == 2
+    assert device(workspace, "mine").sees(model=OTHER)["serial"] == 1
+    several = [
+        started(workspace, served, *arguments)
+        for arguments in (("publish", MODEL, "--serial", "1"), ("renew",), ("renew",))
+    ]
+    told = [process.communicate() for process in several]
+    assert [process.returncode for process in several] == [0] * 3, told
+    assert device(workspace, "mine").sees()["serial"] == 1
+
+
+def test_a_publisher_that_is_killed_at_any_moment_is_finished_by_the_same_command(served: str, workspace: Path) -> None:
+    limbeck(workspace, served, "keys", "init")
+    limbeck(workspace, served, "publish", MODEL, "--serial", "1")
+    limbeck(workspace, served, "provision", MODEL, "--out", "device")
+    began = time.monotonic()
+    limbeck(workspace, served, "publish", OTHER)
+    takes = time.monotonic() - began
+    mine = device(workspace, "mine")
+    for index in range(8):
+        serial = str(2 - index % 2)
+        process = started(workspace, served, "publish", MODEL, "--serial", serial)
+        time.sleep(takes * (0.55 + 0.45 * index / 8))  # importing MLflow is the first half
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        assert mine.sees()["serial"] in (1, 2)
+        limbeck(workspace, served, "publish", MODEL, "--serial", serial)
+        assert mine.sees()["serial"] == int(serial)
+        assert aliases(served)["champion"] == serial
+        assert versions(workspace)[-1] == (MODEL, serial)
+    assert [version for model, version in versions(workspace) if model == MODEL] == ["1", *["2", "1"] * 4]
+
+
+def test_without_a_server_one_is_told_what_to_do(workspace: Path, uri: str) -> None:
+    (workspace / "params.yaml").write_text(TINY.read_text())
+    register_version(uri, workspace / "export", 0.01)
+    open_client(uri).set_registered_model_alias(MODEL, "champion", "1")
+    limbeck(workspace, uri, "keys", "init")
+    process = started(workspace, uri, "publish", MODEL)
+    _, errors = process.communicate()
+    assert process.returncode == 2
+    assert "devices fetch from an MLflow server" in errors
+    assert "Start one (`make ui`) and set MLFLOW_TRACKING_URI=http://127.0.0.1:5000" in errors
+    assert "Traceback" not in errors
+    limbeck(workspace, uri, "publish", MODEL, "--folder", "stick")
+    limbeck(workspace, uri, "provision", MODEL, "--out", "device", "--folder", "stick")
+    assert json.loads((workspace / "device/device.json").read_text())["server"] is None
+
+
+ACCOUNTS = """
+[mlflow]
+default_permission = NO_PERMISSIONS
+database_uri = sqlite:///{workspace}/accounts.db
+admin_username = admin
+admin_password = a-long-password-of-ours
+"""
+
+
+def test_a_devices_account_reads_its_model_and_the_metadata_and_nothing_else(workspace: Path) -> None:
+    (workspace / "accounts.ini").write_text(ACCOUNTS.format(workspace=workspace))
+    (workspace / "params.yaml").write_text(TINY.read_text())
+    port = free_port()
+    admin = {"MLFLOW_TRACKING_USERNAME": "admin", "MLFLOW_TRACKING_PASSWORD": "a-long-password-of-ours"}
+    command = mlflow_server(port, workspace, "--app-name", "basic-auth")
+    secrets = {"MLFLOW_AUTH_CONFIG_PATH": f"{workspace}/accounts.ini", "MLFLOW_FLASK_SERVER_SECRET_KEY": "x" * 32}
+    with running(command, f"http://127.0.0.1:{port}", workspace / "server.log", **secrets) as uri:
+        for model in (MODEL, OTHER):
+            code = "import sys; from pathlib import Path; from tests.publishing.conftest import register_version as r; r(sys.argv[1], Path('export'), 0.01, sys.argv[2])"
+            subprocess.run(
+                [sys.executable, "-W", "ignore", "-c", code, uri, model],
+                cwd=workspace,
+                env=environment(uri, **admin),
+                check=True,
+            )
+        limbeck(workspace, uri, "keys", "init")
+        process = started(workspace, uri, "publish", MODEL, "--serial", "1")
+        _, errors = process.communicate()
+        assert process.returncode == 2
+        assert "Traceback" not in errors
+        for model in (MODEL, OTHER):
+            limbeck(workspace, uri, "publish", model, "--serial", "1", **admin)
+        limbeck(workspace, uri, "provision", MODEL, "--out", "device", **admin)
+        told = json.loads((workspace / "device/device.json").read_text())
+        assert "password" not in (workspace / "device/device.json").read_text()
+
+        def ask(method: str, path: str, who: str, **body: Any) -> Any:
+            basic = base64.b64encode(who.encode()).decode()
+            request = urllib.request.Request(
+                f"{uri}/api/2.0/mlflow/{path}",
+                json.dumps(body).encode() if body else None,
+                {"Authorization": f"Basic {basic}", "Content-Type": "application/json"},
+                method=method,
+            )
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                return json.loads(answer.read() or b"{}")
+
+        root = f"admin:{admin['MLFLOW_TRACKING_PASSWORD']}"
+        ask("POST", "users/create", root, username="camera", password="what-a-device-has")
+        for name in (MODEL, "limbeck-metadata"):
+            found = ask("GET", f"experiments/get-by-name?experiment_name={name}", root)["experiment"]["experiment_id"]
+            ask(
+                "POST",
+                "experiments/permissions/create",
+                root,
+                experiment_id=found,
+                username="camera",
+                permission="READ",
+            )
+
+        basic = "Basic " + base64.b64encode(b"camera:what-a-device-has").decode()
+        metadata = get(uri, f"{told['metadata']}/timestamp.json", Authorization=basic)
+        assert json.loads(metadata)["signed"]["_type"] == "timestamp"
+        targets = json.loads(get(uri, f"{told['metadata']}/2.targets.json", Authorization=basic))["signed"]["targets"]
+        own, other = (targets[f"{model}/champion"]["custom"]["artifacts"] for model in (MODEL, OTHER))
+        assert get(uri, f"{own}/manifest.json", Authorization=basic)
+        for path in (f"{other}/manifest.json", f"{other}/model.int8.onnx"):
+            with pytest.raises(urllib.error.HTTPError, match="403"):
+                get(uri, path, Authorization=basic)
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            get(uri, f"{told['metadata']}/timestamp.json")
+        request = urllib.request.Request(
+            f"{uri}{ROUTE}/{told['metadata']}/timestamp.json", b"{}", {"Authorization": basic}, method="PUT"
+        )
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            urllib.request.urlopen(request, timeout=30)
