@@ -162,27 +162,16 @@ Stick = Annotated[
 
 
 def _keys_folder(keys: Path | None, workspace: Path) -> Path:
+    from limbeck.publishing.keys import KEYS
     from limbeck.tracking.server import home_of
 
-    return keys or home_of(workspace) / "keys"
+    return keys or home_of(workspace) / KEYS
 
 
 def _publisher(keys: Path | None, uri: str | None, workspace: Path, stick: Path | None = None) -> "Publisher":
-    """Who publishes to the server; where there is none but a stick is meant, into a folder that sticks are copied from."""
-    from limbeck import ledger
-    from limbeck import params as params_file
-    from limbeck.publishing.bundle import Registered
-    from limbeck.publishing.keys import Keys
-    from limbeck.publishing.places import Folder, Place
     from limbeck.publishing.serving import Publisher
-    from limbeck.tracking.delivery import Server
-    from limbeck.tracking.server import home_of, tracking_uri
 
-    opened = Keys.open(_keys_folder(keys, workspace))
-    address = uri or tracking_uri(params_file.load(workspace / "params.yaml").tracking.uri, workspace)
-    home = home_of(workspace)
-    place: Place = Folder(home / "published") if stick and not address.startswith("http") else Server(address)
-    return Publisher(opened, place, registry=Registered(address), ledger_file=home / ledger.NAME, say=typer.echo)
+    return Publisher.of(workspace, keys=keys, uri=uri, stick=stick is not None, say=typer.echo)
 
 
 @keys_app.command("init")

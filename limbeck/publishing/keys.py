@@ -40,7 +40,7 @@ LIFETIME_DAYS = {Root.type: 365, Targets.type: 365, Snapshot.type: 14, Timestamp
 DAYS = "x-limbeck-days"
 """Where a role's entry in the root says how long its metadata are valid."""
 FILE = f"{CryptoSigner.SCHEME}:"
-SIGNERS, VERSIONS = "signers.json", "versions.json"
+KEYS, SIGNERS, VERSIONS = "keys", "signers.json", "versions.json"
 
 
 @dataclass(frozen=True)

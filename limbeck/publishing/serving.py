@@ -24,12 +24,16 @@ from typing import Any
 from tuf.api.metadata import TargetFile, Targets
 
 from limbeck import ledger
+from limbeck import params as params_file
 from limbeck.atomic import replace, write_json
 from limbeck.edge import manifest as manifest_file
 from limbeck.errors import PublishingError
-from limbeck.publishing.keys import ONLINE, Keys, now
+from limbeck.publishing.bundle import Registered
+from limbeck.publishing.keys import KEYS, ONLINE, Keys, now
 from limbeck.publishing.metadata import TIMESTAMP, SignedMetadata
 from limbeck.publishing.places import Folder, Place, Registry
+from limbeck.tracking.delivery import Server
+from limbeck.tracking.server import home_of, tracking_uri
 
 CHAMPION, CANARY, CANDIDATE = "champion", "canary", "candidate"
 ALIASES = (CHAMPION, CANARY)
@@ -79,6 +83,37 @@ class Publisher:
         self, keys: Keys, place: Place, *, registry: Registry, ledger_file: Path, say: Say = lambda _: None
     ) -> None:
         self.keys, self.place, self.registry, self.ledger_file, self.say = keys, place, registry, ledger_file, say
+
+    @classmethod
+    def of(
+        cls,
+        workspace: Path,
+        *,
+        keys: Path | None = None,
+        uri: str | None = None,
+        stick: bool = False,
+        say: Say = lambda _: None,
+    ) -> "Publisher":
+        """A workspace's publisher: its keys, its tracking server, its ledger.
+
+        Args:
+            workspace: the folder with params.yaml.
+            keys: the folder of keys; by itself `keys/` of the project.
+            uri: the tracking server; by itself MLFLOW_TRACKING_URI, else what params.yaml declares.
+            stick: without a server, publish into the project's `published/`, which sticks are copied from.
+            say: told what happens.
+
+        Raises:
+            ParamsError: there is no params.yaml, or it is none.
+            PublishingError: there are no keys; or there is no server, and no stick is meant.
+            TrackingError: the server does not answer or fails.
+
+        """
+        home = home_of(workspace)
+        opened = Keys.open(keys or home / KEYS)
+        address = uri or tracking_uri(params_file.load(workspace / "params.yaml").tracking.uri, workspace)
+        place: Place = Folder(home / "published") if stick and not address.startswith("http") else Server(address)
+        return cls(opened, place, registry=Registered(address), ledger_file=home / ledger.NAME, say=say)
 
     def publish(
         self, model: str, alias: str = CHAMPION, *, serial: int | None = None, share: float | None = None

@@ -19,6 +19,7 @@ import pytest
 from tuf.ngclient import UpdaterConfig
 from tuf.ngclient.urllib3_fetcher import Urllib3Fetcher
 
+from flows.ui import mlflow_command
 from limbeck import ledger
 from limbeck.tracking import server
 from limbeck.tracking.server import open_client
@@ -195,6 +196,38 @@ def test_a_publisher_that_is_killed_at_any_moment_is_finished_by_the_same_comman
         assert aliases(served)["champion"] == serial
         assert versions(workspace)[-1] == (MODEL, serial)
     assert [version for model, version in versions(workspace) if model == MODEL] == ["1", *["2", "1"] * 4]
+
+
+FLOW = """
+from pathlib import Path
+from flows import environment
+environment.set_up(quiet_console=True)
+from flows.renew import renew
+renew(Path("."))
+"""
+
+
+def test_the_server_of_make_ui_serves_devices_and_the_scheduled_flow_renews(
+    uri: str, workspace: Path, tmp_path: Path
+) -> None:
+    (workspace / "params.yaml").write_text(TINY.read_text())
+    register_version(uri, workspace / "export", 0.01)
+    open_client(uri).set_registered_model_alias(MODEL, "champion", "1")
+    port = free_port()
+    address, log = f"http://127.0.0.1:{port}", workspace / "server.log"
+    with running(mlflow_command(workspace, port), address, log, MLFLOW_BACKEND_STORE_URI=uri):
+        limbeck(workspace, address, "keys", "init")
+        limbeck(workspace, address, "publish", MODEL)
+        limbeck(workspace, address, "provision", MODEL, "--out", "device")
+        mine = device(workspace, "mine")
+        found = mine.sees()
+        assert len(get(address, f"{found['artifacts']}/manifest.json")) == found["length"]
+        for role in ("root", "targets"):
+            (workspace / f"keys/{role}.pem").unlink()
+        variables = environment(address, PREFECT_HOME=str(tmp_path / "prefect"))
+        subprocess.run([sys.executable, "-c", FLOW], cwd=workspace, env=variables, check=True)
+        assert mine.sees()["serial"] == 1
+        assert mine.versions == [1, 2]
 
 
 def test_without_a_server_one_is_told_what_to_do(workspace: Path, uri: str) -> None:
