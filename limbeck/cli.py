@@ -160,6 +160,8 @@ Stick = Annotated[
     Path | None, typer.Option(help="Write it into this folder, too: a stick, for devices without a network.")
 ]
 
+Offline = Annotated[Path | None, typer.Option("--folder", help="Of devices that live on this stick, without a server.")]
+
 
 def _keys_folder(keys: Path | None, workspace: Path) -> Path:
     from limbeck.publishing.keys import KEYS
@@ -239,7 +241,7 @@ def keys_rotate(
     public: Annotated[Path | None, typer.Option(help="Its public key (PEM), when the URI is no file.")] = None,
     add: Annotated[bool, typer.Option("--add", help="Beside the present keys instead of in their place.")] = False,
     threshold: Annotated[int | None, typer.Option(min=1, help="How many of the role's keys have to sign.")] = None,
-    folder: Stick = None,
+    folder: Offline = None,
     uri: Uri = None,
     keys: KeysFolder = None,
     workspace: Workspace = Path("."),
@@ -249,8 +251,7 @@ def keys_rotate(
 
     check_role(role)
     publisher = _publisher(keys, uri, workspace, folder)
-    publisher.keys.next_root(role, uri=at, public=public, add=add, threshold=threshold)
-    publisher.rotate()
+    publisher.rotate(role, uri=at, public=public, add=add, threshold=threshold)
     keys_show(keys, workspace)
 
 
@@ -318,7 +319,7 @@ def provision(
     name: Model,
     out: Annotated[Path, typer.Option(help="Where device.json and root.json go; copy them onto the device.")],
     server: Annotated[str | None, typer.Option(help="The server's address as devices see it.")] = None,
-    folder: Stick = None,
+    folder: Offline = None,
     uri: Uri = None,
     keys: KeysFolder = None,
     workspace: Workspace = Path("."),

@@ -224,6 +224,10 @@ class SignedMetadata(Repository):
         """Version, length and hash of a metadata file: the length is what a device downloads at most."""
         return MetaFile.from_data(self._metadata[role].signed.version, self._content[role], ["sha256"])
 
+    def is_pending(self, role: str) -> bool:
+        """Whether a key of a role was rotated here and the root that says so is not in force there."""
+        return self.num_roots > 0 and self._roots[0].roles[role] != self.keys.root.roles[role]
+
     def take_over_roots(self) -> None:
         """Bring roots that the place does not have into force there.
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from limbeck.atomic import replace
+from limbeck.errors import PublishingError
 
 METADATA, ARTIFACTS = "metadata", "artifacts"
 
@@ -54,7 +55,12 @@ class Place(Protocol):
         """Store a bundle under the digest of its manifest, files that are there already excepted; its path."""
 
     def fetch(self, artifacts: str, name: str) -> bytes:
-        """A file of the bundle at a path."""
+        """A file of the bundle at a path.
+
+        Raises:
+            PublishingError: it is not there.
+
+        """
 
 
 class Folder:
@@ -105,4 +111,7 @@ class Folder:
 
     def fetch(self, artifacts: str, name: str) -> bytes:
         """See `Place`."""
-        return (self.path / ARTIFACTS / artifacts / name).read_bytes()
+        path = self.path / ARTIFACTS / artifacts / name
+        if not path.exists():
+            raise PublishingError(f"{path} is missing; publish that version again.")
+        return path.read_bytes()

@@ -14,7 +14,7 @@ import json
 import re
 import secrets
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass
 from hashlib import sha256
@@ -139,7 +139,7 @@ class Publisher:
         self._can_sign(Targets.type, *ONLINE)
         present = self._targets()
         served = _named(present, model, serial)
-        if served is None:
+        if served is None or not self._is_whole(served):
             with tempfile.TemporaryDirectory() as folder:
                 digest = self.registry.make_bundle(model, serial, Path(folder))
                 artifacts = self.place.keep(model, digest, Path(folder))
@@ -182,6 +182,11 @@ class Publisher:
             raise PublishingError(
                 f"{model} cannot go back{'' if to is None else f' to version {to}'}: served before were {known}. "
                 f"`limbeck publish {model} --serial N` makes any registered version the champion."
+            )
+        if not self._is_whole(chosen):
+            raise PublishingError(
+                f"the bundle of version {chosen.serial} is no longer whole at {self.place.name}; `limbeck publish {model} "
+                f"--serial {chosen.serial}` uploads it again and serves it."
             )
         self._serve(model, CHAMPION, chosen, rolled_back=True)
         return chosen.serial
@@ -237,8 +242,18 @@ class Publisher:
                     f"{role} metadata expire in {days} days; `limbeck renew --all`, with its key, makes them last longer"
                 )
 
-    def rotate(self) -> None:
-        """Bring roots that this folder of keys has and the place has not into force there.
+    def rotate(
+        self,
+        role: str,
+        *,
+        uri: str | None = None,
+        public: Path | None = None,
+        add: bool = False,
+        threshold: int | None = None,
+    ) -> None:
+        """Give a role another key and bring the root that says so into force; one that was cut off is finished.
+
+        Args: see `Keys.next_root`.
 
         Raises:
             PublishingError: keys or metadata fail.
@@ -247,9 +262,10 @@ class Publisher:
         """
         with self.place.turn():
             metadata = SignedMetadata(self.place, self.keys)
-            if not metadata.is_empty:
-                metadata.take_over_roots()
-                self.say(f"root version {self.keys.root.version} is in force at {self.place.name}")
+            if not metadata.is_pending(role):
+                self.keys.next_root(role, uri=uri, public=public, add=add, threshold=threshold)
+            metadata.take_over_roots()
+        self.say(f"root version {self.keys.root.version} is in force at {self.place.name}")
 
     def provision(self, model: str, out: Path, *, server: str | None = None) -> None:
         """Write what a device starts from: `device.json` and the trusted `root.json`.
@@ -293,7 +309,8 @@ class Publisher:
                     f"{model} is not published at {self.place.name}; `limbeck publish {model}` does it."
                 )
             for target in chosen:
-                self._copy_bundle(stick, Served.of(target))
+                for name, content in self._files_of(served := Served.of(target)):
+                    stick.put(served.artifacts, name, content)
             metadata.make_visible(renewed=True)  # the way to the device may take its days
             snapshot = metadata.timestamp().snapshot_meta.version
             targets = metadata.snapshot().meta[f"{Targets.type}.json"].version
@@ -301,21 +318,33 @@ class Publisher:
             for name in (*names, f"{targets}.targets.json", f"{snapshot}.snapshot.json", TIMESTAMP):
                 stick.write(name, self.place.read(name) or b"")
 
-    def _copy_bundle(self, stick: Folder, served: Served) -> None:
+    def _files_of(self, served: Served) -> Iterator[tuple[str, bytes]]:
+        """A bundle's files, the manifest last, each held against its digest.
+
+        Raises:
+            PublishingError: a file is missing, or not the one that was signed.
+            TrackingError: the server does not answer or fails.
+
+        """
         described = self._fetch(served.artifacts, manifest_file.NAME, served.length, served.sha256)
         for name, expected in json.loads(described)["files"].items():
-            content = self._fetch(served.artifacts, name, expected["bytes"], expected["sha256"])
-            stick.put(served.artifacts, name, content)
-        stick.put(served.artifacts, manifest_file.NAME, described)
+            yield name, self._fetch(served.artifacts, name, expected["bytes"], expected["sha256"])
+        yield manifest_file.NAME, described
 
     def _fetch(self, artifacts: str, name: str, length: int, digest: str) -> bytes:
         content = self.place.fetch(artifacts, name)
         if (len(content), sha256(content).hexdigest()) != (length, digest):
             raise PublishingError(
-                f"{artifacts}/{name} at {self.place.name} is not the file that was signed; restore it from a backup, or "
-                "register and publish the model anew."
+                f"{artifacts}/{name} at {self.place.name} is not the file that was signed; publish that version again."
             )
         return content
+
+    def _is_whole(self, served: Served) -> bool:
+        """Whether a bundle is there as it was signed."""
+        try:
+            return all(True for _ in self._files_of(served))
+        except PublishingError:
+            return False
 
     def _targets(self) -> dict[str, TargetFile]:
         return dict(SignedMetadata(self.place, self.keys).targets().targets)

@@ -217,7 +217,7 @@ class Server:
         """See `Place`."""
         content = self._get(f"{artifacts}/{name}")
         if content is None:
-            raise TrackingError(f"{artifacts}/{name} is missing at {self.name}; publish that version again.")
+            raise PublishingError(f"{artifacts}/{name} is missing at {self.name}; publish that version again.")
         return content
 
 

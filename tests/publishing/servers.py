@@ -31,7 +31,7 @@ def running(command: list[str], uri: str, log: Path, **environment: str) -> Iter
             command, env=variables, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True
         )
     try:
-        limit = time.monotonic() + 120
+        limit = time.monotonic() + 300
         while not server.probe(uri):
             assert time.monotonic() < limit, log.read_text()
             time.sleep(0.5)
