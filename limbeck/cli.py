@@ -154,8 +154,8 @@ keys_app = typer.Typer(
 app.add_typer(keys_app, name="keys")
 
 Model = Annotated[str, typer.Argument(help="The registered model: NAME-TARGET of params.yaml, e.g. digits-phone.")]
-Uri = Annotated[str | None, typer.Option(help="The MLflow server. [default: MLFLOW_TRACKING_URI, else params.yaml]")]
-KeysFolder = Annotated[Path | None, typer.Option("--keys", help="The folder of keys. [default: keys/ of the project]")]
+Uri = Annotated[str | None, typer.Option(help="The MLflow server. Default: MLFLOW_TRACKING_URI, else params.yaml.")]
+KeysFolder = Annotated[Path | None, typer.Option("--keys", help="The folder of keys. Default: keys/ of the project.")]
 Stick = Annotated[
     Path | None, typer.Option(help="Write it into this folder, too: a stick, for devices without a network.")
 ]
@@ -190,7 +190,7 @@ def keys_init(
     days: Annotated[
         list[str] | None,
         typer.Option(
-            help="ROLE=DAYS: how long its metadata hold. [default: root and targets 365, snapshot 14, timestamp 3]"
+            help="ROLE=DAYS: how long its metadata hold. Default: root and targets 365, snapshot 14, timestamp 3."
         ),
     ] = None,
     keys: KeysFolder = None,
@@ -236,7 +236,7 @@ def keys_show(keys: KeysFolder = None, workspace: Workspace = Path(".")) -> None
 def keys_rotate(
     role: Annotated[str, typer.Argument(help="root, targets, snapshot or timestamp.")],
     at: Annotated[
-        str | None, typer.Option(help="URI of the new key. [default: a new file in the folder of keys]")
+        str | None, typer.Option(help="URI of the new key. Default: a new file in the folder of keys.")
     ] = None,
     public: Annotated[Path | None, typer.Option(help="Its public key (PEM), when the URI is no file.")] = None,
     add: Annotated[bool, typer.Option("--add", help="Beside the present keys instead of in their place.")] = False,
@@ -260,7 +260,7 @@ def publish(
     name: Model,
     alias: Annotated[str, typer.Option(help="champion, or canary: a share of the fleet takes it.")] = "champion",
     serial: Annotated[
-        int | None, typer.Option(help="Which version. [default: the registry's champion; its candidate for a canary]")
+        int | None, typer.Option(help="Which version. Default: the registry's champion; its candidate for a canary.")
     ] = None,
     share: Annotated[float | None, typer.Option(help="Of the fleet that takes a canary, e.g. 0.1.")] = None,
     folder: Stick = None,
@@ -281,7 +281,7 @@ def publish(
 @app.command()
 def rollback(
     name: Model,
-    to: Annotated[int | None, typer.Option(help="Serial to go back to. [default: the one that served before]")] = None,
+    to: Annotated[int | None, typer.Option(help="Serial to go back to. Default: the one that served before.")] = None,
     alias: Annotated[str, typer.Option(help="champion; or canary, whose devices get the champion again.")] = "champion",
     folder: Stick = None,
     uri: Uri = None,

@@ -19,6 +19,8 @@ from tuf.ngclient.urllib3_fetcher import Urllib3Fetcher
 
 from flows.ui import mlflow_command
 from limbeck import ledger
+from limbeck.errors import PublishingError, TrackingError
+from limbeck.tracking import delivery
 from limbeck.tracking.server import open_client
 from tests.conftest import TINY
 from tests.publishing.conftest import OTHER, Device, register_version
@@ -150,6 +152,32 @@ def test_a_publisher_that_is_killed_at_any_moment_is_finished_by_the_same_comman
         assert aliases(served)["champion"] == serial
         assert versions(workspace)[-1] == (MODEL, serial)
     assert [version for model, version in versions(workspace) if model == MODEL] == ["1", *["2", "1"] * 4]
+
+
+def test_the_turn_of_a_publisher_that_was_lost_elsewhere_ends_with_its_lease(
+    served: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = delivery.Server(served)
+    with place.turn():
+        place.write("one.json", b"1")
+    lost = {"host": "elsewhere", "pid": 1, "started": 0, "token": "x"}
+    open_client(served).log_param(place._turns, "turn.2", json.dumps(lost))
+    monkeypatch.setattr(delivery, "PATIENCE_S", 0.5)
+    with pytest.raises(TrackingError, match=r"elsewhere \(process 1\) is still publishing"), place.turn():
+        pass
+    monkeypatch.setattr(delivery, "LEASE_S", 1.0)
+    monkeypatch.setattr(delivery, "PATIENCE_S", 60.0)
+    with place.turn():
+        place.write("two.json", b"2")
+        monkeypatch.setattr(delivery, "WRITE_UNTIL_S", 0.0)
+        with pytest.raises(
+            PublishingError, match=r"this turn took longer than 0 s, so another publisher may have begun"
+        ):
+            place.write("three.json", b"3")
+    assert place.names() == ["one.json", "two.json"]
+    open_client(served).create_experiment(MODEL)
+    with pytest.raises(PublishingError, match=r"the experiment 'digits-phone' at .* was not made for delivery"):
+        place.keep(MODEL, "0" * 64, Path("export-1"))
 
 
 FLOW = """
