@@ -267,7 +267,7 @@ def test_a_devices_account_reads_its_model_and_the_metadata_and_nothing_else(wor
         def ask(method: str, path: str, who: str, **body: Any) -> Any:
             basic = base64.b64encode(who.encode()).decode()
             request = urllib.request.Request(
-                f"{uri}/api/2.0/mlflow/{path}",
+                f"{uri}/api/{path}",
                 json.dumps(body).encode() if body else None,
                 {"Authorization": f"Basic {basic}", "Content-Type": "application/json"},
                 method=method,
@@ -276,17 +276,11 @@ def test_a_devices_account_reads_its_model_and_the_metadata_and_nothing_else(wor
                 return json.loads(answer.read() or b"{}")
 
         root = f"admin:{admin['MLFLOW_TRACKING_PASSWORD']}"
-        ask("POST", "users/create", root, username="camera", password="what-a-device-has")
+        ask("POST", "2.0/mlflow/users/create", root, username="camera", password="what-a-device-has")
         for name in (MODEL, "limbeck-metadata"):
-            found = ask("GET", f"experiments/get-by-name?experiment_name={name}", root)["experiment"]["experiment_id"]
-            ask(
-                "POST",
-                "experiments/permissions/create",
-                root,
-                experiment_id=found,
-                username="camera",
-                permission="READ",
-            )
+            found = ask("GET", f"2.0/mlflow/experiments/get-by-name?experiment_name={name}", root)["experiment"]
+            may_read = {"resource_type": "experiment", "resource_id": found["experiment_id"], "permission": "READ"}
+            ask("POST", "3.0/mlflow/users/permissions/grant", root, username="camera", **may_read)
 
         basic = "Basic " + base64.b64encode(b"camera:what-a-device-has").decode()
         metadata = get(uri, f"{told['metadata']}/timestamp.json", Authorization=basic)
