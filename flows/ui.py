@@ -35,10 +35,7 @@ def main(
     if uri.startswith("http"):
         print(f"MLflow   {shown(uri)}, already served there", flush=True)
     else:
-        commands[f"MLflow   http://{LOOPBACK}:{mlflow_port}"] = [
-            *here, "mlflow", "server", "--host", LOOPBACK, "--port", str(mlflow_port), "--default-artifact-root",
-            (place / "mlruns").absolute().as_uri(),
-        ]  # fmt: skip
+        commands[f"MLflow   http://{LOOPBACK}:{mlflow_port}"] = mlflow_command(place, mlflow_port)
         variables["MLFLOW_BACKEND_STORE_URI"] = uri  # not on the command line: it may hold a password
     logs = place / ".limbeck" / "logs"
     logs.mkdir(parents=True, exist_ok=True)
@@ -68,6 +65,13 @@ def main(
         except subprocess.TimeoutExpired:
             os.killpg(server.pid, signal.SIGKILL)
     raise SystemExit(code)
+
+
+def mlflow_command(place: Path, port: int) -> list[str]:
+    """MLflow over a workspace's database: runs lie where they lie without a server, what devices fetch in mlartifacts."""
+    artifacts = ["--default-artifact-root", (place / "mlruns").absolute().as_uri()]
+    proxied = ["--artifacts-destination", str((place / "mlartifacts").absolute())]
+    return [sys.executable, "-m", "mlflow", "server", "--host", LOOPBACK, "--port", str(port), *artifacts, *proxied]
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 try:
     import typer
@@ -11,6 +11,9 @@ except ModuleNotFoundError:
     sys.exit(2)
 
 from limbeck.errors import LimbeckError, ParamsError
+
+if TYPE_CHECKING:
+    from limbeck.publishing.serving import Publisher
 
 app = typer.Typer(
     help="Large trained models distilled into small ones that keep a contract. "
@@ -143,6 +146,189 @@ def share(
     typer.echo(f"models:/{name}/{version}")
 
 
+keys_app = typer.Typer(
+    help="The keys that sign what devices may run: root says which keys count, targets which version serves whom, snapshot "
+    "and timestamp (online) that this is the newest.",
+    no_args_is_help=True,
+)
+app.add_typer(keys_app, name="keys")
+
+Model = Annotated[str, typer.Argument(help="The registered model: NAME-TARGET of params.yaml, e.g. digits-phone.")]
+Uri = Annotated[str | None, typer.Option(help="The MLflow server. Default: MLFLOW_TRACKING_URI, else params.yaml.")]
+KeysFolder = Annotated[Path | None, typer.Option("--keys", help="The folder of keys. Default: keys/ of the project.")]
+Stick = Annotated[
+    Path | None, typer.Option(help="Write it into this folder, too: a stick, for devices without a network.")
+]
+
+Offline = Annotated[Path | None, typer.Option("--folder", help="Of devices that live on this stick, without a server.")]
+
+
+def _keys_folder(keys: Path | None, workspace: Path) -> Path:
+    from limbeck.publishing.keys import KEYS
+    from limbeck.tracking.server import home_of
+
+    return keys or home_of(workspace) / KEYS
+
+
+def _publisher(keys: Path | None, uri: str | None, workspace: Path, stick: Path | None = None) -> "Publisher":
+    from limbeck.publishing.serving import Publisher
+
+    return Publisher.of(workspace, keys=keys, uri=uri, stick=stick is not None, say=typer.echo)
+
+
+@keys_app.command("init")
+def keys_init(
+    at: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="ROLE=URI: this key lives elsewhere, e.g. root=file2:/media/stick/root.pem or targets=awskms:..."
+        ),
+    ] = None,
+    public: Annotated[
+        list[str] | None, typer.Option(help="ROLE=FILE: public key (PEM) of a URI that is no file.")
+    ] = None,
+    days: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="ROLE=DAYS: how long its metadata hold. Default: root and targets 365, snapshot 14, timestamp 3."
+        ),
+    ] = None,
+    keys: KeysFolder = None,
+    workspace: Workspace = Path("."),
+) -> None:
+    """Make the keys, once: into keys/, which git never sees. Keep root's away from this machine, and a copy of all.
+
+    A file2: URI is a file; where it has no key yet, one is made. Relative paths are those of the folder of keys.
+    """
+    from limbeck.publishing.keys import init, pairs
+
+    folder = _keys_folder(keys, workspace)
+    try:
+        lifetimes = {role: int(value) for role, value in pairs(days, "--days").items()}
+    except ValueError as error:
+        raise ParamsError(f"--days: {error}; expected whole days, e.g. --days timestamp=3.") from None
+    publics = {role: Path(value) for role, value in pairs(public, "--public").items()}
+    init(folder, uris=pairs(at, "--at"), public=publics, days=lifetimes)
+    keys_show(folder, workspace)
+
+
+@keys_app.command("show")
+def keys_show(keys: KeysFolder = None, workspace: Workspace = Path(".")) -> None:
+    """Say which keys count, where they are, and whether they can sign here."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from limbeck.publishing.keys import Keys, is_open_to_others
+
+    opened = Keys.open(_keys_folder(keys, workspace))
+    table = Table("role", "needed", "key", "signs here", "where", box=None, pad_edge=False)
+    for row in opened.rows():
+        warning = "  (others can read it: chmod 600)" if is_open_to_others(row.where) else ""
+        table.add_row(
+            row.role, str(row.threshold), row.keyid[:16], "yes" if row.can_sign else "no", row.where + warning
+        )
+    console = Console(width=None if sys.stdout.isatty() else 200, soft_wrap=True, highlight=False)
+    console.print(table)
+    console.print(f"\nroot version {opened.root.version}, until {opened.root.expires:%Y-%m-%d}")
+
+
+@keys_app.command("rotate")
+def keys_rotate(
+    role: Annotated[str, typer.Argument(help="root, targets, snapshot or timestamp.")],
+    at: Annotated[
+        str | None, typer.Option(help="URI of the new key. Default: a new file in the folder of keys.")
+    ] = None,
+    public: Annotated[Path | None, typer.Option(help="Its public key (PEM), when the URI is no file.")] = None,
+    add: Annotated[bool, typer.Option("--add", help="Beside the present keys instead of in their place.")] = False,
+    threshold: Annotated[int | None, typer.Option(min=1, help="How many of the role's keys have to sign.")] = None,
+    folder: Offline = None,
+    uri: Uri = None,
+    keys: KeysFolder = None,
+    workspace: Workspace = Path("."),
+) -> None:
+    """Give a role a new key, signed by root; devices follow by themselves. Root's key has to be here."""
+    from limbeck.publishing.keys import check_role
+
+    check_role(role)
+    publisher = _publisher(keys, uri, workspace, folder)
+    publisher.rotate(role, uri=at, public=public, add=add, threshold=threshold)
+    keys_show(keys, workspace)
+
+
+@app.command()
+def publish(
+    name: Model,
+    alias: Annotated[str, typer.Option(help="champion, or canary: a share of the fleet takes it.")] = "champion",
+    serial: Annotated[
+        int | None, typer.Option(help="Which version. Default: the registry's champion; its candidate for a canary.")
+    ] = None,
+    share: Annotated[float | None, typer.Option(help="Of the fleet that takes a canary, e.g. 0.1.")] = None,
+    folder: Stick = None,
+    uri: Uri = None,
+    keys: KeysFolder = None,
+    workspace: Workspace = Path("."),
+) -> None:
+    """Sign a registered version for devices and put it where they fetch it. Run twice, it signs once."""
+    from limbeck.publishing.places import Folder
+
+    publisher = _publisher(keys, uri, workspace, folder)
+    publisher.publish(name, alias, serial=serial, share=share)
+    if folder:
+        publisher.copy_to(Folder(folder), name)
+        typer.echo(f"copied to {folder}")
+
+
+@app.command()
+def rollback(
+    name: Model,
+    to: Annotated[int | None, typer.Option(help="Serial to go back to. Default: the one that served before.")] = None,
+    alias: Annotated[str, typer.Option(help="champion; or canary, whose devices get the champion again.")] = "champion",
+    folder: Stick = None,
+    uri: Uri = None,
+    keys: KeysFolder = None,
+    workspace: Workspace = Path("."),
+) -> None:
+    """Let an earlier version serve again, under newer metadata: devices take it at their next check."""
+    from limbeck.publishing.places import Folder
+
+    publisher = _publisher(keys, uri, workspace, folder)
+    if alias == "canary":
+        publisher.withdraw(name)
+    else:
+        publisher.roll_back(name, to)
+    if folder:
+        publisher.copy_to(Folder(folder), name)
+        typer.echo(f"copied to {folder}")
+
+
+@app.command()
+def renew(
+    everything: Annotated[
+        bool, typer.Option("--all", help="Root and targets, too, which need their keys; once a year.")
+    ] = False,
+    uri: Uri = None,
+    keys: KeysFolder = None,
+    workspace: Workspace = Path("."),
+) -> None:
+    """Sign snapshot and timestamp anew, so that devices know what they see is the newest. `flows/renew.py` schedules it."""
+    _publisher(keys, uri, workspace).renew(everything=everything)
+
+
+@app.command()
+def provision(
+    name: Model,
+    out: Annotated[Path, typer.Option(help="Where device.json and root.json go; copy them onto the device.")],
+    server: Annotated[str | None, typer.Option(help="The server's address as devices see it.")] = None,
+    folder: Offline = None,
+    uri: Uri = None,
+    keys: KeysFolder = None,
+    workspace: Workspace = Path("."),
+) -> None:
+    """Write what a device of this model starts from: where to fetch, and the root that it trusts."""
+    _publisher(keys, uri, workspace, folder).provision(name, out, server=server)
+    typer.echo(f"{out}/device.json, {out}/root.json; on the device: limbeck-edge init {out}")
+
+
 def main() -> None:
     """Run the command; a `LimbeckError` is one line on stderr and its exit code."""
     try:
@@ -150,3 +336,7 @@ def main() -> None:
     except LimbeckError as error:
         typer.echo(f"limbeck: {error}", err=True)
         raise SystemExit(error.exit_code) from None
+
+
+if __name__ == "__main__":
+    main()

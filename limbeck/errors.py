@@ -9,6 +9,7 @@
     +-- ExportError             the exported file does not answer like the model
     +-- DeviceError             the device cannot measure, or is not the one the target names
     +-- TrackingError           the tracking server is away or its address is malformed
+    +-- PublishingError         keys, signatures or published metadata are not what they must be
     +-- StorageError            the disk is full or read-only
     +-- ContractBroken          exit code 3: no variant keeps every clause
 
@@ -55,6 +56,10 @@ class DeviceError(LimbeckError):
 
 class TrackingError(LimbeckError):
     """The tracking server cannot be used."""
+
+
+class PublishingError(LimbeckError):
+    """Signing or publishing cannot go on: a key, a signature, a version or the published metadata."""
 
 
 class StorageError(LimbeckError):

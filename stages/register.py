@@ -11,7 +11,7 @@ from limbeck.data.splits import read
 from limbeck.edge import manifest as manifest_file
 from limbeck.edge.measure import predict
 from limbeck.evaluation import Scores, scorer
-from limbeck.params import ContractParams, MeasureParams, Out, TrackingParams
+from limbeck.params import ContractParams, Instructions, MeasureParams, Out, TrackingParams
 from limbeck.recording import Report
 from limbeck.selection import judge
 from limbeck.tracking.lineage import tags_of
@@ -31,6 +31,7 @@ def run(
     latency: Path,
     out: Out,
     contract: ContractParams,
+    instructions: Instructions,
     measure: MeasureParams,
     metric: str,
     name: str,
@@ -50,7 +51,9 @@ def run(
     )
     for note in decision.notes:
         report.log(note)
-    tags = tags_of(decision, manifest, figures["quality"], figures["latency"])
+    tags = tags_of(
+        decision, manifest, figures["quality"], figures["latency"], contract=contract, instructions=instructions
+    )
     if tags["limbeck.git"] == "none":
         report.warn("no git commit yet; the version's lineage says git=none.")
     model = f"{name}-{target}"

@@ -25,6 +25,8 @@ def test_help_names_the_commands_and_how_the_pipeline_itself_runs() -> None:
     assert "replay" in shown
     assert "share" in shown
     assert "plan" in shown
+    assert "publish" in shown
+    assert "rollback" in shown
     assert "dvc repro" in shown
 
 
@@ -33,6 +35,7 @@ def test_help_names_the_commands_and_how_the_pipeline_itself_runs() -> None:
     [
         ("report", "holds no benchmarked target yet; run `dvc repro` or `make run` first."),
         ("replay", "does not answer. Repeat the command when it does"),
+        ("renew", "make them with `limbeck keys init`."),
     ],
 )
 def test_what_the_user_can_mend_is_one_line_and_code_2(

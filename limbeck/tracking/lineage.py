@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from limbeck.params import ContractParams
 from limbeck.selection import Decision
 from limbeck.tracking.server import ROOT
 
@@ -59,9 +60,14 @@ def tags_of(
     quality: Mapping[str, Any],
     latency: Mapping[str, Any],
     *,
+    contract: ContractParams,
+    instructions: str,
     lock: Path = Path("dvc.lock"),
 ) -> dict[str, str]:
-    """A version's lineage, all of it content: what it is, what it was made from, what it measured."""
+    """A version's lineage, all of it content: what it is, what it was made from, what was asked of it and measured.
+
+    `limbeck.contract` and `limbeck.measured` are JSON, for the manifest that devices get.
+    """
     read: Mapping[str, Any] = yaml.safe_load(lock.read_text(encoding="utf-8")) if lock.exists() else {}
     head, dirty = git_state()
     test = quality["variants"][decision.variant]["test"]
@@ -80,4 +86,23 @@ def tags_of(
         f"limbeck.{quality['metric']}": f"{test['value']:.4f} [{test['low']:.4f}, {test['high']:.4f}]",
         "limbeck.bytes": str(speed["bytes"]),
         "limbeck.p50_ms": f"{speed['p50_ms']['value']:.4f}",
+        "limbeck.contract": json.dumps(contract.model_dump()),
+        "limbeck.measured": json.dumps(_measured(quality, test, latency, speed) | {"instructions": instructions}),
+    }
+
+
+def _measured(
+    quality: Mapping[str, Any], test: Mapping[str, Any], latency: Mapping[str, Any], speed: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The shipped file's figures, with the machine they were made on."""
+    interval = ("value", "low", "high")
+    return {
+        "quality": {"metric": quality["metric"], "split": "test", **{key: test[key] for key in interval}},
+        "p50_ms": {key: speed["p50_ms"][key] for key in interval},
+        "p95_ms": {key: speed["p95_ms"][key] for key in interval},
+        "peak_memory_mb": speed["peak_memory_mb"],
+        "bytes": speed["bytes"],
+        "threads": latency["threads"],
+        "batch_size": latency["batch_size"],
+        "machine": latency["machine"],
     }

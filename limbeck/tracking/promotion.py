@@ -120,7 +120,9 @@ def _record(file: Path, model: str, before: str | None, number: str, why: str) -
 
 
 def _mend_ledger(client: Any, model: str, number: str, file: Path) -> None:
-    last = next((entry for entry in reversed(ledger.read(file)) if entry.model == model), None)
+    last = next(
+        (entry for entry in reversed(ledger.read(file)) if (entry.model, entry.alias) == (model, CHAMPION)), None
+    )
     if last is None or last.version != number:
         previous = version_at(client, model, PREVIOUS)
         why = "found in place: moved elsewhere, or by a run that was cut off before it wrote here"

@@ -1,5 +1,6 @@
 """Versions of registered models: made once per content, found by alias, fetched as the very bytes exported."""
 
+import json
 import os
 import warnings
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ from limbeck.edge.manifest import sha256
 from limbeck.errors import TrackingError
 from limbeck.recording import Report
 from limbeck.selection import CANDIDATES
-from limbeck.tracking.server import answers, asking, experiment_of, failures, find_run, is_missing, require
+from limbeck.tracking.server import answers, asking, experiment_of, failures, find_run, is_missing, require, shown
 
 CANDIDATE, CHAMPION, PREVIOUS = "candidate", "champion", "previous"
 BUNDLE = "extra_files"
@@ -100,6 +101,9 @@ def register(
             model_id = client.create_logged_model(experiment_id, "model", source_run_id=run_id).model_id
             source = _log_model(uri, run_id, model_id, exported, manifest, variant)
             number = str(client.create_model_version(model, source, run_id, tags=dict(tags), model_id=model_id).version)
+        elif lacking := tags.keys() - client.get_model_version(model, number).tags.keys():
+            for key in sorted(lacking):  # made by an earlier Limbeck, which registered less
+                client.set_model_version_tag(model, number, key, tags[key])
         newest = version_at(client, model, CANDIDATE)
         if newest is None or int(newest.version) < int(number):
             client.set_registered_model_alias(model, CANDIDATE, number)
@@ -205,6 +209,86 @@ def fetch(model: str, alias: str, into: Path, *, uri: str) -> tuple[str, Path]:
         if version is None:
             raise TrackingError(f"{model} has no version with the alias {alias!r} at {uri}; register one first.")
         return str(version.version), fetch_model(client, uri, version, into)
+
+
+def serial_at(model: str, alias: str, *, uri: str) -> str:
+    """The number of the version that an alias points to.
+
+    Raises:
+        TrackingError: the server does not answer or fails, or there is no such alias.
+
+    """
+    require(uri)
+    with asking(uri) as client:
+        version = version_at(client, model, alias)
+    if version is None:
+        raise TrackingError(f"{model} has no version with the alias {alias!r} at {shown(uri)}; register one first.")
+    return str(version.version)
+
+
+def fetch_bundle(model: str, number: str, into: Path, *, uri: str) -> dict[str, str]:
+    """Download a version's manifest, golden vectors and the file it ships, held against their digests; its tags.
+
+    Raises:
+        TrackingError: the server does not answer or fails, has no such version, or the version's files are not those
+            that were registered.
+
+    """
+    require(uri)
+    into.mkdir(parents=True, exist_ok=True)
+    with asking(uri) as client:
+        try:
+            version = client.get_model_version(model, number)
+        except failures() as error:
+            if not is_missing(error):
+                raise
+            raise TrackingError(f"{shown(uri)} has no version {number} of {model!r}; see `limbeck report`.") from None
+        tags = dict(version.tags)
+        if "limbeck.identity" not in tags:
+            raise TrackingError(
+                f"version {number} of {model} was not registered by Limbeck's pipeline; it cannot ship."
+            )
+        manifest = fetch_file(client, uri, version, manifest_file.NAME, into)
+        files = json.loads(manifest.read_bytes()) if sha256(manifest) == tags["limbeck.identity"] else {"files": {}}
+        vectors = [name for name in files["files"] if name.endswith(".npz")]
+        for name in vectors:
+            fetch_file(client, uri, version, name, into)
+        fetch_model(client, uri, version, into)
+    if not vectors or any(sha256(into / name) != files["files"][name]["sha256"] for name in vectors):
+        raise TrackingError(
+            f"the files of version {number} of {model} are not those that were registered; its artifacts were changed "
+            "or cut short. Register it again."
+        )
+    return tags
+
+
+def mirror(model: str, alias: str, number: str | None, *, uri: str) -> str | None:
+    """Let the registry show what was signed: the alias, and a tag of the model; what the alias said before.
+
+    Args:
+        model: name of the registered model.
+        alias: champion or canary.
+        number: the version that is served under it, None when none is.
+        uri: the tracking server.
+
+    Raises:
+        TrackingError: the server does not answer or fails.
+
+    """
+    require(uri)
+    with asking(uri) as client:
+        before = version_at(client, model, alias)
+        tag = f"limbeck.served.{alias}"
+        if number is None:
+            if before is not None:
+                client.delete_registered_model_alias(model, alias)
+            if tag in client.get_registered_model(model).tags:
+                client.delete_registered_model_tag(model, tag)
+        else:
+            if before is None or str(before.version) != number:
+                client.set_registered_model_alias(model, alias, number)
+            client.set_registered_model_tag(model, tag, number)
+        return None if before is None else str(before.version)
 
 
 def versions(model: str, *, uri: str) -> list[str]:

@@ -21,6 +21,9 @@ pytestmark = [
 ]
 
 
+MADE_ON = {"machine": {"arch": "x86_64", "onnxruntime": "1.31.1"}, "threads": 1, "batch_size": 1}
+
+
 def write_metrics(workspace: Path, target: str, *, bytes_: int = 6_000, drop: float = 0.0) -> None:
     def estimate(value: float) -> dict[str, float]:
         return {"value": value, "low": value, "high": value}
@@ -37,7 +40,7 @@ def write_metrics(workspace: Path, target: str, *, bytes_: int = 6_000, drop: fl
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "quality.json").write_text(json.dumps({"metric": "accuracy", "test_count": 9, "variants": quality}))
     ratios = {"model.int8/model.fp32": estimate(0.5)}
-    (folder / "latency.json").write_text(json.dumps({"variants": latency, "ratios": ratios}))
+    (folder / "latency.json").write_text(json.dumps({**MADE_ON, "variants": latency, "ratios": ratios}))
 
 
 @pytest.fixture

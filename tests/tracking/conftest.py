@@ -107,7 +107,12 @@ def samples(classes: int, count: int) -> tuple[Any, Any]:
 
 
 def register(
-    uri: str, exported: Path, manifest: dict[str, Any], variant: str = "model.int8", model: str = MODEL
+    uri: str,
+    exported: Path,
+    manifest: dict[str, Any],
+    variant: str = "model.int8",
+    model: str = MODEL,
+    tags: dict[str, str] | None = None,
 ) -> Version:
     report = begun("register@phone")
     version = registry.register(
@@ -119,6 +124,7 @@ def register(
             "limbeck.identity": manifest_file.identity(exported),
             "limbeck.variant": variant,
             "limbeck.sha256": manifest["files"][f"{variant}.onnx"]["sha256"],
+            **(tags or {}),
         },
         report=report,
         uri=uri,
