@@ -98,7 +98,9 @@ class Agent:
         self._updating: subprocess.Popen[bytes] | None = None
         self._flushed = self._reported = time.monotonic()
         self._model = self._open()
-        self._check_due = time.monotonic() + random.uniform(0, 10) if updates else float("inf")
+        self._check_due = (
+            time.monotonic() + random.uniform(0, 10) if updates and self._home.device.server else float("inf")
+        )
         self._thread = threading.Thread(target=self._mind, name="limbeck-edge", daemon=True)
         self._thread.start()
 

@@ -15,6 +15,10 @@ from limbeck.edge.manifest import NAME, sha256
 FORMAT = 2
 MAX_MANIFEST_BYTES = 1_000_000
 MAX_BUNDLE_BYTES = 1_000_000_000
+GOLDEN = "golden.npz"
+INT8_STEPS = 2
+"""How many steps of an 8-bit scale over the logits' range an int8 file's answers may be off: kernels round differently
+from processor to processor. Float files keep the export's own tolerance."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +42,12 @@ class Manifest:
         dtype: of the raw input.
         input_name: of the graph's input.
         classes: names, in the order of the logits.
-        golden_file: the golden vectors.
         max_difference: allowed to golden logits, relative to the largest.
         max_p95_ms: the contract's clause, if it has one.
         threads: of one inference, as measured for the contract.
         batch_size: samples of one inference, as measured for the contract.
         runtime: packages and the versions that will do.
-        instructions: of the processor, without which it is another bundle's turn.
+        instructions: of PROOF, without which it is another bundle's turn.
         minimum_agent: the version of limbeck.
     """
 
@@ -57,13 +60,12 @@ class Manifest:
     dtype: str
     input_name: str
     classes: tuple[str, ...]
-    golden_file: str
     max_difference: float
     max_p95_ms: float | None
     threads: int
     batch_size: int
     runtime: dict[str, str]
-    instructions: tuple[str, ...]
+    instructions: str
     minimum_agent: str
 
     @property
@@ -111,13 +113,15 @@ def parse(content: bytes) -> Manifest:
             dtype=str(found["input"]["dtype"]),
             input_name=str(found["input"]["name"]),
             classes=tuple(map(str, found["classes"])),
-            golden_file=str(found["golden"]["file"]),
-            max_difference=float(found["golden"]["max_difference"]),
+            max_difference=max(
+                float(found["tolerance"]["max_difference"]),
+                INT8_STEPS * 2 / 255 if str(found["variant"]).endswith("int8") else 0.0,
+            ),
             max_p95_ms=None if p95 is None else float(p95),
             threads=int(found["measured"].get("threads", 1)),
             batch_size=int(found["measured"].get("batch_size", 1)),
             runtime={str(name): str(versions) for name, versions in found["runtime"].items()},
-            instructions=tuple(map(str, found["instructions"])),
+            instructions=str(found["instructions"]),
             minimum_agent=str(found["minimum_agent"]),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -125,7 +129,7 @@ def parse(content: bytes) -> Manifest:
     for name, file in manifest.files.items():
         if not _is_plain(name) or file.bytes < 0:
             raise EdgeError(f"the bundle's manifest names {name!r}, which is outside its folder; it cannot be trusted.")
-    for name in (manifest.model_file, manifest.golden_file):
+    for name in (manifest.model_file, GOLDEN):
         if name not in manifest.files:
             raise EdgeError(f"the bundle's manifest lists no {name}; publish it again.")
     if manifest.bytes > MAX_BUNDLE_BYTES:

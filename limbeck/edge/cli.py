@@ -156,7 +156,7 @@ def _init(flags: argparse.Namespace) -> None:
     from limbeck.edge.home import init
 
     home = init(flags.provisioned, _home_path(flags))
-    print(f"device {home.device.id} runs {home.device.model} from {home.device.server}")
+    print(f"device {home.device.id} runs {home.device.model} from {home.device.server or 'sticks'}")
     print(f"Next: limbeck-edge update --home {home.path}")
 
 
@@ -200,7 +200,7 @@ def _status(flags: argparse.Namespace) -> None:
     if flags.json:
         print(json.dumps(facts, indent=2))
         return
-    print(f"{device.model} on device {device.id}, updates from {device.server}")
+    print(f"{device.model} on device {device.id}, updates from {device.server or 'sticks'}")
     print(f"serves    {record.current or 'nothing yet'}" + (", on probation" if record.on_probation else ""))
     print(f"before it {record.previous or 'none'}")
     if record.candidate:

@@ -5,7 +5,7 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol, TypeVar
@@ -71,7 +71,7 @@ class Source(Protocol):
     artifacts: str
     patience: Patience
 
-    def open(self, place: str, start: int = 0) -> tuple[int, Iterator[bytes]]:
+    def open(self, place: str, start: int = 0) -> tuple[int, Generator[bytes, None, None]]:
         """The bytes of a place from `start` on, or from 0 when the source cannot skip; with where they start."""
 
 
@@ -86,7 +86,7 @@ class Folder:
         if not (path / self.metadata).is_dir():
             raise EdgeError(f"{path / self.metadata} is missing; expected what `limbeck publish NAME --folder` writes.")
 
-    def open(self, place: str, start: int = 0) -> tuple[int, Iterator[bytes]]:
+    def open(self, place: str, start: int = 0) -> tuple[int, Generator[bytes, None, None]]:
         """See `Source`."""
         try:
             stream = (self._path / inside(place)).open("rb")
@@ -94,7 +94,7 @@ class Folder:
             raise Absent(f"{self._path / place} is missing; the stick was not written to its end.", 404) from None
         stream.seek(start)
 
-        def chunks() -> Iterator[bytes]:
+        def chunks() -> Generator[bytes, None, None]:
             with stream:
                 try:
                     while chunk := stream.read(CHUNK_BYTES):
@@ -158,16 +158,16 @@ class Server:
             raise Unavailable(f"{url} answers {answer.status} {answer.reason}.", _seconds(asked))
         return answer
 
-    def open(self, place: str, start: int = 0) -> tuple[int, Iterator[bytes]]:
+    def open(self, place: str, start: int = 0) -> tuple[int, Generator[bytes, None, None]]:
         """See `Source`."""
         answer = self._request("GET", place, headers={"Range": f"bytes={start}-"} if start else {})
         if answer.status == 416:  # there is no more than we have
             answer.release_conn()
-            return start, iter(())
+            return start, _nothing()
         skips = answer.status == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {start}-")
         return start if skips else 0, self._chunks(answer, place)
 
-    def _chunks(self, answer: Any, place: str) -> Iterator[bytes]:
+    def _chunks(self, answer: Any, place: str) -> Generator[bytes, None, None]:
         import urllib3
 
         started, received = time.monotonic(), 0
@@ -195,6 +195,10 @@ class Server:
         answer.release_conn()
         if answer.status != 200:
             raise Unavailable(f"the server answered {answer.status} to {place}.")
+
+
+def _nothing() -> Generator[bytes, None, None]:
+    yield from ()
 
 
 def inside(place: str) -> PurePosixPath:
@@ -316,10 +320,11 @@ def content(source: Source, place: str, most_bytes: int) -> bytes:
     def once() -> bytes:
         found = bytearray()
         _, chunks = source.open(place)
-        for chunk in chunks:
-            found += chunk
-            if len(found) > most_bytes:
-                raise TooMuch(f"{place} has more than the {most_bytes:,} bytes announced; it is not taken.")
+        with contextlib.closing(chunks):
+            for chunk in chunks:
+                found += chunk
+                if len(found) > most_bytes:
+                    raise TooMuch(f"{place} has more than the {most_bytes:,} bytes announced; it is not taken.")
         return bytes(found)
 
     return persist(once, source.patience)
@@ -360,7 +365,7 @@ def _fill(source: Source, place: str, part: Path, file: File) -> None:
     def once() -> None:
         nonlocal size
         start, chunks = source.open(place, size)
-        with part.open("r+b" if size else "wb") as stream:
+        with contextlib.closing(chunks), part.open("r+b" if size else "wb") as stream:
             stream.truncate(start)
             stream.seek(start)
             size = start

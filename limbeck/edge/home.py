@@ -62,9 +62,9 @@ class Settings:
 
 @dataclass(frozen=True)
 class Device:
-    """Who this is and whom it asks; paths lie below the server's artifact root."""
+    """Who this is and whom it asks (nobody where updates come on sticks); paths lie below the server's artifact root."""
 
-    server: str
+    server: str | None
     metadata: str
     model: str
     id: str
@@ -255,7 +255,8 @@ def init(provisioned: Path, home: Path) -> Home:
     try:
         root = (provisioned / "root.json").read_bytes()
         described = json.loads((provisioned / "device.json").read_bytes())
-        fields = {name: str(described[name]) for name in ("server", "metadata", "model")}
+        fields = {name: str(described[name]) for name in ("metadata", "model")}
+        fields["server"] = described["server"]
     except OSError as error:
         raise EdgeError(
             f"{error.filename}: {error.strerror}; expected the folder that `limbeck provision NAME --out FOLDER` writes."

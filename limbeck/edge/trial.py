@@ -52,14 +52,14 @@ def prove(folder: Path) -> dict[str, Any]:
 def examine(folder: Path) -> dict[str, Any]:
     """What `prove` tells, in this process."""
     manifest = bundle.read(folder)
-    inputs, _ = golden.read(folder / manifest.golden_file, manifest.variant)
+    inputs, _ = golden.read(folder / bundle.GOLDEN, manifest.variant)
     if inputs.shape[1:] != manifest.shape or inputs.dtype.name != manifest.dtype or not len(inputs):
         raise EdgeError(f"{folder.name}: golden inputs are {inputs.dtype} {inputs.shape}, not what the manifest says.")
     session = open_session(folder / manifest.model_file, manifest.threads)
     size, name = manifest.batch_size, manifest.input_name
     answers = [session.run(None, {name: inputs[at : at + size]})[0] for at in range(0, len(inputs), size)]
     proof = golden.check(
-        folder / manifest.golden_file,
+        folder / bundle.GOLDEN,
         manifest.variant,
         np.concatenate(answers),
         max_difference=manifest.max_difference,

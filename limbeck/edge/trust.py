@@ -127,7 +127,7 @@ def _offer(home: Home, source: Source, alias: str, target: TargetFile) -> Offer 
     custom: dict[str, Any] = target.custom or {}
     name = f"{home.device.model}/{alias}"
     try:
-        if alias == CANARY and share_of(str(custom["salt"]), home.device.id) >= float(custom["share"]):
+        if alias == CANARY and share_of(str(custom["salt"]), home.device.id) >= int(custom["share_ppm"]) / 1e6:
             return None
         serial, artifacts = int(custom["serial"]), str(custom["artifacts"])
     except (KeyError, TypeError, ValueError) as error:

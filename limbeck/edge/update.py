@@ -23,6 +23,7 @@ from limbeck.edge.fetch import Source, download
 from limbeck.edge.home import Home
 from limbeck.edge.manifest import NAME
 from limbeck.edge.measure import machine
+from limbeck.edge.processors import PROOF
 
 RESERVE_BYTES = 4_000_000
 """Left free on the disk: the record and the spool have to be written, too."""
@@ -157,9 +158,10 @@ def _refuse_unfit(manifest: bundle.Manifest) -> None:
         raise EdgeError(
             f"the manifest of serial {manifest.serial} asks for no version: {error}. Publish it again."
         ) from None
-    if missing := set(manifest.instructions) - set(here["instructions"]):
+    proof = PROOF.get(manifest.instructions)
+    if proof is None or (proof and not proof & set(here["instructions"])):
         raise EdgeError(
-            f"serial {manifest.serial} needs the processor's {', '.join(sorted(missing))}, which {here['cpu']} lacks; "
+            f"serial {manifest.serial} needs the processor's {manifest.instructions}, which {here['cpu']} does not report; "
             "publish one made for it."
         )
 
@@ -196,6 +198,8 @@ def open_source(home: Home, stick: Path | None = None) -> Source:
 
     if stick is not None:
         return Folder(stick)
+    if home.device.server is None:
+        raise EdgeError(f"{home.path} was provisioned without a server; give --from STICK.")
     name, password = (os.environ.get(f"MLFLOW_TRACKING_{what}") for what in ("USERNAME", "PASSWORD"))
     credentials = (name, password or "") if name else None
     return Server(home.device.server, home.device.metadata, credentials=credentials)
