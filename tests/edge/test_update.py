@@ -6,7 +6,6 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -26,26 +25,9 @@ from tests.edge.delivery import (
     _Handler,
     key_of,
     provisioned,
-    serving,
 )
 
 MODEL_FILE = "model.int8.onnx"
-
-
-@pytest.fixture
-def publisher(tmp_path: Path) -> Publisher:
-    return Publisher(tmp_path / "stick")
-
-
-@pytest.fixture
-def server(publisher: Publisher) -> Iterator[ArtifactServer]:
-    with serving(publisher.folder) as running:
-        yield running
-
-
-@pytest.fixture
-def home(publisher: Publisher, server: ArtifactServer, tmp_path: Path) -> Home:
-    return provisioned(publisher, tmp_path, server.address)
 
 
 def update(home: Home, **options: Any) -> Outcome:
