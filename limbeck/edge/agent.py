@@ -361,7 +361,7 @@ class Agent:
         if model.usage.calls or model.usage.errors:
             model.dropped += spool.bound(self._home)
             report = {**spool.header(self._home, "usage", model.key), "dropped": model.dropped, **model.usage.report()}
-            durable.write_json(self._home.spool / f"{model.report_name}{spool.OPEN}", report)
+            durable.write_json(self._home.spool / f"{model.report_name}{spool.OPEN}", report, indent=None)
 
     def _close_report(self, model: _Model) -> None:
         self._write_report(model)

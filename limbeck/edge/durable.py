@@ -42,9 +42,10 @@ def write_bytes(path: Path, content: bytes) -> None:
     move(partial, path)
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Replace a JSON file whole or not at all; NaN is refused."""
-    write_bytes(path, json.dumps(value, indent=1, allow_nan=False).encode() + b"\n")
+def write_json(path: Path, value: Any, *, indent: int | None = 1) -> None:
+    """Replace a JSON file whole or not at all; NaN is refused. Without `indent` it is as short as can be."""
+    separators = (",", ":") if indent is None else None
+    write_bytes(path, json.dumps(value, indent=indent, separators=separators, allow_nan=False).encode() + b"\n")
 
 
 def read_json(path: Path) -> Any:

@@ -34,7 +34,7 @@ def header(home: Home, kind: str, key: str) -> dict[str, Any]:
 def tell(home: Home, event: str, key: str, why: str, **facts: Any) -> None:
     """Spool an event of a bundle's life here: committed, reverted, refused, rolled back."""
     report = {**header(home, "event", key), "time": time.time(), "event": event, "why": why, **facts}
-    durable.write_json(home.spool / f"{new_name(key)}.json", report)
+    durable.write_json(home.spool / f"{new_name(key)}.json", report, indent=None)
     bound(home)
 
 

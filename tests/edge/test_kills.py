@@ -25,11 +25,11 @@ import os, signal, sys
 from limbeck.edge import cli, durable
 step, when, *arguments = sys.argv[1:]
 write = durable.write_json
-def dying(path, value):
+def dying(path, value, **options):
     ends = path.name == "state.json" and value["step"] == step
     if ends and when == "before":
         os.kill(os.getpid(), signal.SIGKILL)
-    write(path, value)
+    write(path, value, **options)
     if ends:
         os.kill(os.getpid(), signal.SIGKILL)
 durable.write_json = dying
