@@ -10,12 +10,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import cold, noop, prepare, sparsity
+from benchmarks import agent, cold, noop, prepare, sparsity
 from benchmarks.places import ROOT
 from limbeck.atomic import write_json
 from limbeck.edge.measure import machine
 
-BENCHMARKS = {"cold": cold, "noop": noop, "prepare": prepare, "sparsity": sparsity}
+BENCHMARKS = {"agent": agent, "cold": cold, "noop": noop, "prepare": prepare, "sparsity": sparsity}
 
 
 def _git(*arguments: str) -> str:

@@ -227,11 +227,7 @@ def _read_device(folder: Path) -> Device:
     path = folder / "device.json"
     try:
         found = json.loads(path.read_bytes())
-        known = {f.name for f in dataclasses.fields(Settings)}
-        unknown = set(found.get("settings", {})) - known
-        if unknown:
-            raise EdgeError(f"{path}: no setting {sorted(unknown)[0]!r}; there are {', '.join(sorted(known))}.")
-        return Device(**{**found, "settings": Settings(**found.get("settings", {}))})
+        return Device(**{**found, "settings": _settings(path, found.get("settings", {}))})
     except FileNotFoundError:
         raise EdgeError(
             f"{path} is missing: {folder} is no state folder of a device. "
@@ -239,6 +235,17 @@ def _read_device(folder: Path) -> Device:
         ) from None
     except (ValueError, TypeError, AttributeError) as error:
         raise EdgeError(f"{path} is not what `limbeck-edge init` writes: {error}. Run it again.") from None
+
+
+def _settings(path: Path, found: dict[str, Any]) -> Settings:
+    known = {f.name: f.default for f in dataclasses.fields(Settings)}
+    for name, value in found.items():
+        if name not in known:
+            raise EdgeError(f"{path}: no setting {name!r}; there are {', '.join(known)}.")
+        is_number = isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
+        if not is_number and not (value is None and known[name] is None):
+            raise EdgeError(f"{path}: {name} is {value!r}; expected a number from 0 on.")
+    return Settings(**found)
 
 
 def init(provisioned: Path, home: Path) -> Home:
@@ -280,7 +287,7 @@ def init(provisioned: Path, home: Path) -> Home:
         **fields,
         id=identity,
         reports=described.get("reports"),
-        settings=Settings(**{**settings, **described.get("settings", {})}),
+        settings=_settings(provisioned / "device.json", {**settings, **described.get("settings", {})}),
     )
     durable.write_bytes(home / "root.json", root)
     durable.write_json(home / "device.json", dataclasses.asdict(device))
