@@ -100,10 +100,11 @@ def device(place: Path) -> tuple[Path, Path]:
     return home.path, home.bundle(key) / file.name
 
 
-def once(code: str, argument: Path) -> tuple[float, float]:
-    """Seconds until the first answer of a new process, and its peak memory in MB."""
-    started = time.perf_counter()
+def once(code: str, argument: Path, cache: Path) -> tuple[float, float]:
+    """Seconds until the first answer of a new process, and its peak memory in MB; `cache` keeps compiled code."""
     environment = {**os.environ, "ORT_DISABLE_TELEMETRY": "1", "PYTHONPATH": str(ROOT)}
+    environment |= {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(cache)}  # as pip does
+    started = time.perf_counter()
     command = [sys.executable, "-c", code + MEASURED, str(argument)]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -118,10 +119,10 @@ def measure(place: Path, params: Path) -> dict[str, Any]:
     home, file = device(place / "agent")
     found: dict[str, list[tuple[float, float]]] = {"bare": [], "agent": []}
     for code, argument in ((BARE, file), (AGENT, home)):
-        once(code, argument)  # bytecode and the system's cache
+        once(code, argument, place)  # fills the caches of Python and the system
     for _ in range(REPEATS):
-        found["bare"].append(once(BARE, file))
-        found["agent"].append(once(AGENT, home))
+        found["bare"].append(once(BARE, file, place))
+        found["agent"].append(once(AGENT, home, place))
     starts = [ours[0] / bare[0] for ours, bare in zip(found["agent"], found["bare"], strict=True)]
     memory = [ours[1] / bare[1] for ours, bare in zip(found["agent"], found["bare"], strict=True)]
     return {

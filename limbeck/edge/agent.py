@@ -9,29 +9,28 @@ What an agent opens is verified; what it opens new is on probation; what fails t
 """
 
 import contextlib
-import logging
 import os
-import random
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from limbeck.edge import EdgeError, bundle, durable, spool
 from limbeck.edge.home import Home, Record
-from limbeck.edge.measure import open_session
+from limbeck.edge.session import open_session
 from limbeck.edge.usage import Usage, softmax
+
+if TYPE_CHECKING:
+    import subprocess
 
 TICK_S = 0.5
 FLUSH_S = 10.0
-logger = logging.getLogger("limbeck.edge")
 
 
 class Answer(NamedTuple):
@@ -98,8 +97,11 @@ class Agent:
         self._updating: subprocess.Popen[bytes] | None = None
         self._flushed = self._reported = time.monotonic()
         self._model = self._open()
+        # a fleet that gets its power back does not knock in step
         self._check_due = (
-            time.monotonic() + random.uniform(0, 10) if updates and self._home.device.server else float("inf")
+            time.monotonic() + int(self._home.device.id, 16) % 10_000 / 1e3
+            if updates and self._home.device.server
+            else float("inf")
         )
         self._thread = threading.Thread(target=self._mind, name="limbeck-edge", daemon=True)
         self._thread.start()
@@ -203,7 +205,7 @@ class Agent:
         except EdgeError as error:
             if record.previous is None:
                 raise
-            logger.warning("%s; going back to %s", error, record.previous)
+            _warn("%s; going back to %s", error, record.previous)
             model = _Model(self._home, record.previous)
             with _noted("going back could not be written down"):
                 self._write_back(key, str(error))
@@ -245,14 +247,13 @@ class Agent:
             try:
                 after = self._open()
             except EdgeError as error:
-                logger.warning("%s; %s goes on", error, before.key)
+                _warn("%s; %s goes on", error, before.key)
                 return
             if after.key == before.key:
                 return
             enough = before.usage.confidence.count >= self._home.device.settings.min_answers
             self._baseline = before.usage.confidence.mean if enough else None
             self._model = after
-        logger.info("serial %d serves", after.manifest.serial)
         before.usage.digest()
         self._close_report(before)
 
@@ -320,15 +321,15 @@ class Agent:
                 return True
             record = self._home.read()
             if record.previous is None:
-                logger.warning("serial %d fails (%s), and there is none before it", model.manifest.serial, why)
+                _warn("serial %d fails (%s), and there is none before it", model.manifest.serial, why)
                 model.on_probation = False
                 return False
             try:
                 self._model = _Model(self._home, record.previous)
             except EdgeError as error:
-                logger.warning("%s", error)
+                _warn("%s", error)
                 return False
-        logger.warning("serial %d went back to %d: %s", model.manifest.serial, self.serial, why)
+        _warn("serial %d went back to %d: %s", model.manifest.serial, self.serial, why)
         model.on_probation = False
         with _noted("going back could not be written down; this process does not return to it"):
             self._write_back(model.key, why)
@@ -376,6 +377,9 @@ class Agent:
         now = time.monotonic()
         if now < self._check_due or self._updating is not None:
             return
+        import random
+        import subprocess
+
         record = self._home.read()
         every_s = self._home.device.settings.check_every_s
         self._check_due = now + every_s * random.uniform(0.9, 1.1)
@@ -387,13 +391,19 @@ class Agent:
         self._updating = subprocess.Popen(command, stdin=subprocess.DEVNULL)
 
 
+def _warn(message: str, *values: object) -> None:
+    import logging  # most processes never need it
+
+    logging.getLogger("limbeck.edge").warning(message, *values)
+
+
 @contextlib.contextmanager
 def _noted(what: str) -> Any:
     """Nothing that goes on beside inference may end it: a full disk, a folder that turned read-only."""
     try:
         yield
     except Exception as error:
-        logger.warning("%s: %s", what, error)
+        _warn("%s: %s", what, error)
 
 
 Loop = Callable[[Agent, threading.Event], None]

@@ -15,8 +15,7 @@ The record is one file, replaced whole: pointer and step change together or not 
 import dataclasses
 import fcntl
 import json
-import secrets
-import shutil
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -216,6 +215,8 @@ class Home:
 
     def tidy(self, record: Record) -> None:
         """Remove bundles and unfinished downloads that the record does not speak of, and what kills left behind."""
+        import shutil  # brings compressors that a serving process has no use for
+
         kept = {record.current, record.previous, record.candidate}
         for folder in ("bundles", "incoming"):
             for place in (self.path / folder).glob("*"):
@@ -272,7 +273,7 @@ def init(provisioned: Path, home: Path) -> Home:
         raise EdgeError(
             f"{provisioned / 'device.json'} is no provisioning: {error!r}. Run `limbeck provision` again."
         ) from None
-    identity, settings = secrets.token_hex(8), {}
+    identity, settings = os.urandom(8).hex(), {}
     if (home / "device.json").is_file():
         known = Home(home)
         if known.root != root:

@@ -1,16 +1,17 @@
 """What is to be told to the server: files on disk, bounded, sent when it answers, removed when it has acknowledged."""
 
-import io
-import secrets
+import os
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from limbeck.edge import EdgeError, durable
-from limbeck.edge.fetch import Absent, Server
 from limbeck.edge.home import Home
+
+if TYPE_CHECKING:
+    from limbeck.edge.fetch import Server
 
 FORMAT = 1
 OPEN = ".open"
@@ -21,7 +22,7 @@ STALE_S = 120.0
 
 def new_name(key: str) -> str:
     """A name that sorts by time and that no two processes share."""
-    return f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{key}-{secrets.token_hex(4)}"
+    return f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{key}-{os.urandom(4).hex()}"
 
 
 def header(home: Home, kind: str, key: str) -> dict[str, Any]:
@@ -61,7 +62,7 @@ def close_stale(home: Home, *, older_than_s: float = STALE_S) -> None:
             path.replace(path.with_suffix(".json"))
 
 
-def upload(home: Home, server: Server) -> int:
+def upload(home: Home, server: "Server") -> int:
     """Send what is spooled, oldest first; how many files were acknowledged and removed.
 
     Sending one twice is harmless: it has the same name there.
@@ -70,6 +71,8 @@ def upload(home: Home, server: Server) -> int:
         EdgeError: the server does not take it; what was not acknowledged stays.
 
     """
+    from limbeck.edge.fetch import Absent
+
     if home.device.reports is None:
         return 0
     close_stale(home)
@@ -90,6 +93,8 @@ def upload(home: Home, server: Server) -> int:
 
 def keep_sample(home: Home, key: str, confidence: float, sample: NDArray[Any]) -> None:
     """Spool a raw sample [1, ...] for the operator, who switched that on."""
+    import io
+
     stream = io.BytesIO()
     np.savez(stream, input=sample, confidence=confidence, allow_pickle=False)
     durable.write_bytes(home.spool / f"{new_name(key)}.npz", stream.getvalue())

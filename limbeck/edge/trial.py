@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from limbeck.edge import EdgeError, bundle, golden
-from limbeck.edge.measure import open_session
+from limbeck.edge.session import open_session
 
 LIMIT_S = 300
 ROUNDS = 3
