@@ -54,7 +54,6 @@ class _Model:
         self.opened = time.monotonic()
         self.on_probation = False
         self.report_name = spool.new_name(key)
-        self.dropped = 0
 
     def fit(self, batch: NDArray[Any]) -> NDArray[Any]:
         """The batch as the runtime takes it.
@@ -360,8 +359,8 @@ class Agent:
 
     def _write_report(self, model: _Model) -> None:
         if model.usage.calls or model.usage.errors:
-            model.dropped += spool.bound(self._home)
-            report = {**spool.header(self._home, "usage", model.key), "dropped": model.dropped, **model.usage.report()}
+            dropped = spool.bound(self._home)
+            report = {**spool.header(self._home, "usage", model.key), "dropped": dropped, **model.usage.report()}
             durable.write_json(self._home.spool / f"{model.report_name}{spool.OPEN}", report, indent=None)
 
     def _close_report(self, model: _Model) -> None:

@@ -1,5 +1,6 @@
 """What is to be told to the server: files on disk, bounded, sent when it answers, removed when it has acknowledged."""
 
+import contextlib
 import os
 import time
 from typing import TYPE_CHECKING, Any
@@ -33,23 +34,31 @@ def header(home: Home, kind: str, key: str) -> dict[str, Any]:
 
 
 def tell(home: Home, event: str, key: str, why: str, **facts: Any) -> None:
-    """Spool an event of a bundle's life here: committed, reverted, refused, rolled back."""
+    """Spool an event of a bundle's life here: committed, reverted, refused, rolled back.
+
+    A disk that does not take it costs the report: what it tells of goes on.
+    """
     report = {**header(home, "event", key), "time": time.time(), "event": event, "why": why, **facts}
-    durable.write_json(home.spool / f"{new_name(key)}.json", report, indent=None)
-    bound(home)
+    with contextlib.suppress(OSError):
+        durable.write_json(home.spool / f"{new_name(key)}.json", report, indent=None)
+        bound(home)
 
 
 def bound(home: Home) -> int:
-    """Remove the oldest files until the rest keeps the limit; how many went."""
+    """Remove the oldest files until the rest keeps the limit; how many went since this device was provisioned."""
     files = sorted((path for path in home.spool.glob("*") if path.suffix in (".json", ".npz")), key=lambda p: p.name)
     total, gone = sum(path.stat().st_size for path in files), 0
     for path in files:
         if total <= home.device.settings.max_spool_bytes:
             break
         total -= path.stat().st_size
-        path.unlink()
+        path.unlink(missing_ok=True)  # sent meanwhile
         gone += 1
-    return gone
+    counter = home.path / "dropped.json"
+    before = int(durable.read_json(counter)) if counter.is_file() else 0
+    if gone:
+        durable.write_json(counter, before + gone)
+    return before + gone
 
 
 def close_stale(home: Home, *, older_than_s: float = STALE_S) -> None:

@@ -110,7 +110,7 @@ def _update(
             with home.edit() as record:
                 record.refuse(key, str(error))
                 record.step, record.candidate = "idle", None
-            spool.tell(home, "refused", key, str(error))
+                spool.tell(home, "refused", key, str(error))  # before the record: told twice rather than never
             home.tidy(record)
             return Outcome("refused", manifest.serial, str(error))
         _mark(home, "proven", key)

@@ -4,6 +4,7 @@
 Legend: B batch, K classes.
 """
 
+import contextlib
 import threading
 import time
 from collections import deque
@@ -16,6 +17,7 @@ from limbeck.edge.sketch import Sketch
 
 MAX_WAITING = 512
 """Answers that await `digest`; beyond, the oldest are counted but not sketched."""
+MAX_LOOKED = 32
 MAX_ROWS = 16
 """Rows of a batch whose confidence is sketched."""
 INPUT_EVERY_S = 0.1
@@ -33,12 +35,23 @@ def softmax(logits_BK: NDArray[Any]) -> NDArray[np.float64]:
     return found
 
 
+def _taken(waiting: "deque[Any]") -> list[Any]:
+    """What waits now, taken from a queue that others go on filling."""
+    found = []
+    with contextlib.suppress(IndexError):  # the oldest gave way meanwhile
+        for _ in range(len(waiting)):
+            found.append(waiting.popleft())
+    return found
+
+
 class Usage:
     """The record of one version, from one report to the next."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._waiting: deque[tuple[int, int, NDArray[Any], NDArray[Any] | None]] = deque(maxlen=MAX_WAITING)
+        self._lock = threading.Lock()  # of the counts: held for three additions
+        self._digesting = threading.Lock()  # of the sketches: `note` never waits for it
+        self._waiting: deque[tuple[int, int, NDArray[Any]]] = deque(maxlen=MAX_WAITING)
+        self._looked: deque[tuple[NDArray[Any], NDArray[Any]]] = deque(maxlen=MAX_LOOKED)
         self._input_due = 0.0
         self.began = time.time()
         self.calls = self.samples = self.not_finite = 0
@@ -50,16 +63,17 @@ class Usage:
 
     def note(self, elapsed_ns: int, batch: NDArray[Any], logits_BK: NDArray[Any]) -> None:
         """Count an answer; what it looked like waits for `digest`."""
-        now, sample = time.monotonic(), None
+        now = time.monotonic()
         with self._lock:
             self.calls += 1
             self.samples += len(batch)
             look = now >= self._input_due
             if look:
                 self._input_due = now + INPUT_EVERY_S
+        logits_BK = logits_BK[:MAX_ROWS].copy()
+        self._waiting.append((elapsed_ns, len(batch), logits_BK))
         if look:
-            sample = batch[:1].copy()  # the application may fill its buffer anew
-        self._waiting.append((elapsed_ns, len(batch), logits_BK[:MAX_ROWS].copy(), sample))
+            self._looked.append((logits_BK[:1], batch[:1].copy()))  # the application may fill its buffer anew
 
     def note_error(self, kind: str) -> None:
         """Count an inference that raised."""
@@ -68,45 +82,47 @@ class Usage:
 
     def digest(self) -> list[tuple[float, NDArray[Any]]]:
         """Work off what waits; returns the inputs looked at, [1, ...] each, with their confidence."""
-        taken = []
-        while True:
-            try:
-                taken.append(self._waiting.popleft())
-            except IndexError:
-                break
-        looked = []
+        with self._digesting:
+            return self._digest()
+
+    def _digest(self) -> list[tuple[float, NDArray[Any]]]:
         by_size: dict[str, list[int]] = {}
         confidences = []
-        for elapsed_ns, size, logits_BK, sample in taken:
-            known = self._size(size)
-            by_size.setdefault(known, []).append(elapsed_ns)
+        for elapsed_ns, size, logits_BK in _taken(self._waiting):
+            by_size.setdefault(self._size(size), []).append(elapsed_ns)
             finite = np.isfinite(logits_BK).all(1)
             self.not_finite += int((~finite).sum())
             if not finite.any():
                 continue
             probabilities_BK = softmax(logits_BK[finite])
-            confidence_B = probabilities_BK.max(1)
-            confidences.append(confidence_B)
+            confidences.append(probabilities_BK.max(1))
             if logits_BK.shape[1] <= MAX_CLASSES:
                 for index in probabilities_BK.argmax(1).tolist():
                     self.classes[index] = self.classes.get(index, 0) + 1
-            if sample is not None and finite[0]:
-                looked.append((float(confidence_B[0]), sample))
         for known, times in by_size.items():
-            self.latency.setdefault(known, Sketch()).add(np.array(times) / 1e6)
+            self.latency[known].add(np.array(times) / 1e6)
         if confidences:
             self.confidence.add(np.concatenate(confidences))
-        for _, sample in looked:
+        looked = []
+        for logits_1K, sample in _taken(self._looked):
             for name, values in describe(sample).items():
                 self.inputs.setdefault(name, Sketch(INPUT_GROWTH)).add(values)
+            if np.isfinite(logits_1K).all():
+                looked.append((float(softmax(logits_1K).max()), sample))
         return looked
 
     def _size(self, size: int) -> str:
-        known = str(size)
-        return known if known in self.latency or len(self.latency) < MAX_BATCH_SIZES else "other"
+        """The batch size under which latency is kept: its own for the first few seen."""
+        known = str(size) if str(size) in self.latency or len(self.latency) < MAX_BATCH_SIZES else "other"
+        self.latency.setdefault(known, Sketch())
+        return known
 
     def report(self) -> dict[str, Any]:
         """The record as a report holds it."""
+        with self._digesting:
+            return self._report()
+
+    def _report(self) -> dict[str, Any]:
         quantiles = {"p50_ms": 0.5, "p95_ms": 0.95, "p99_ms": 0.99}
         return {
             "from": self.began,

@@ -76,6 +76,17 @@ def test_counts_are_exact_from_many_threads_and_a_report_is_a_few_kilobytes() ->
     assert len(json.dumps(report, separators=(",", ":"))) < 8000
 
 
+def test_latency_is_kept_apart_for_a_few_batch_sizes_alone() -> None:
+    usage = Usage()
+    for size in range(1, 9):
+        usage.note(1000 * size, np.zeros((size, 2), np.float32), np.zeros((size, 3), np.float32))
+    usage.digest()
+    assert {size: found["sketch"]["count"] for size, found in usage.report()["latency_ms"].items()} == {
+        **dict.fromkeys("1234", 1),
+        "other": 4,
+    }
+
+
 def test_answers_that_are_no_numbers_and_errors_are_counted() -> None:
     usage = Usage()
     usage.note(1000, INPUTS[:2], np.array([[np.nan, 0], [1, 2]], np.float32))
@@ -156,6 +167,7 @@ def test_the_spool_is_bounded_and_the_oldest_goes_first(publisher: Publisher, tm
         path = home.spool / f"2026{index:04}.json"
         path.write_bytes(bytes(100))
     assert spool.bound(home) == 10
+    assert spool.bound(home) == 10, "how many went in all"
     assert min(path.name for path in home.spool.iterdir()) == "20260010.json"
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 import os
 import shutil
 import socket
@@ -322,7 +323,8 @@ def test_what_fails_its_trial_is_remembered_reported_and_not_tried_again_until_a
     assert not fetched(server, MODEL_FILE)
     record = home.read()
     assert (record.current, list(record.refused)) == (working, [key])
-    assert any('"event": "refused"' in path.read_text() for path in home.spool.glob("*.json"))
+    (told,) = (json.loads(path.read_text()) for path in home.spool.glob("*.json"))
+    assert (told["event"], told["bundle"], told["why"]) == ("refused", key, outcome.why)
     assert update(home, again=True).kind == "refused"
     assert fetched(server, MODEL_FILE)
 
