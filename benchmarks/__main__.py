@@ -11,12 +11,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import cold, loops, noop, ort, prepare, sparsity
+from benchmarks import agent, cold, loops, noop, ort, prepare, sparsity
 from benchmarks.places import ROOT
 from limbeck.atomic import write_json
 from limbeck.edge.measure import machine
 
-BENCHMARKS = {"cold": cold, "loops": loops, "noop": noop, "ort": ort, "prepare": prepare, "sparsity": sparsity}
+BENCHMARKS = {"agent": agent, "cold": cold, "loops": loops, "noop": noop, "ort": ort, "prepare": prepare, "sparsity": sparsity}
 
 
 def _git(*arguments: str) -> str:

@@ -13,18 +13,12 @@ from numpy.typing import NDArray
 from limbeck.components import bind
 from limbeck.edge import manifest
 from limbeck.edge import measure as edge
+from limbeck.edge.processors import PROOF
 from limbeck.errors import DeviceError
 from limbeck.params import Instructions, MeasureParams, WitnessParams
 
 RUN_THERE = "Run `limbeck-edge bench FILES --json` on the device and name its answer: {use: result, file: ...}."
 
-PROOF: dict[Instructions, set[str]] = {
-    "any": set(),
-    "avx2": {"avx2"},
-    "vnni": {"avx512_vnni", "avx_vnni", "amx_int8"},
-    "dotprod": {"asimddp"},
-}
-"""What a processor reports of which has these instructions."""
 WITNESSED = 256
 """Samples per inference of a witness."""
 

@@ -1,4 +1,4 @@
-"""What runs on a device: numpy and onnxruntime, nothing else of limbeck."""
+"""What runs on a device, and nothing else of limbeck: numpy and onnxruntime serve, the update client has its own process."""
 
 
 class EdgeError(Exception):

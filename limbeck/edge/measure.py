@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from limbeck.edge import EdgeError
 from limbeck.edge.manifest import sha256
+from limbeck.edge.session import open_session
 
 QUANTILES = {"p50_ms": 50, "p90_ms": 90, "p95_ms": 95, "p99_ms": 99}
 NUM_COLD_STARTS = 3
@@ -85,19 +86,6 @@ def peak_memory_mb() -> float:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
-
-
-def open_session(path: Path, threads: int) -> Any:
-    """An ONNX Runtime session on the CPU; waiting threads sleep, so that they do not disturb the next file's turn."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    options.log_severity_level = 4
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 def _example(session: Any, batch_size: int, generator: np.random.Generator) -> dict[str, NDArray[Any]]:

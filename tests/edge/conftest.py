@@ -1,11 +1,15 @@
 """Tiny ONNX files with raw input, as an export writes them."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+
+from limbeck.edge.home import Home
+from tests.edge.delivery import ArtifactServer, Publisher, provisioned, serving
 
 
 def write_onnx(path: Path, *, scale: float = 1.0) -> Path:
@@ -43,3 +47,19 @@ def write_identity(path: Path, kind: int, shape: list[str | int]) -> Path:
 def files(tmp_path: Path) -> dict[str, Path]:
     names = ("teacher", "model.fp32", "model.int8")
     return {name: write_onnx(tmp_path / f"{name}.onnx") for name in names}
+
+
+@pytest.fixture
+def publisher(tmp_path: Path) -> Publisher:
+    return Publisher(tmp_path / "stick")
+
+
+@pytest.fixture
+def server(publisher: Publisher) -> Iterator[ArtifactServer]:
+    with serving(publisher.folder) as running:
+        yield running
+
+
+@pytest.fixture
+def home(publisher: Publisher, server: ArtifactServer, tmp_path: Path) -> Home:
+    return provisioned(publisher, tmp_path, server.address)
