@@ -16,7 +16,15 @@ from benchmarks.places import ROOT
 from limbeck.atomic import write_json
 from limbeck.edge.measure import machine
 
-BENCHMARKS = {"agent": agent, "cold": cold, "loops": loops, "noop": noop, "ort": ort, "prepare": prepare, "sparsity": sparsity}
+BENCHMARKS = {
+    "agent": agent,
+    "cold": cold,
+    "loops": loops,
+    "noop": noop,
+    "ort": ort,
+    "prepare": prepare,
+    "sparsity": sparsity,
+}
 
 
 def _git(*arguments: str) -> str:
