@@ -50,7 +50,7 @@ def make(model: str, serial: int, folder: Path, *, uri: str) -> str:
             "runtime": {"onnxruntime": _minor_of(measured["machine"]["onnxruntime"])},
             "instructions": measured.pop("instructions"),
             "preprocessing": PREPROCESSING,
-            **{key: described[key] for key in KEPT if key in described},
+            **{key: described[key] for key in KEPT},
             "contract": contract,
             "measured": measured,
             "identity": tags["limbeck.identity"],
