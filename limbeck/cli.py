@@ -319,13 +319,16 @@ def provision(
     name: Model,
     out: Annotated[Path, typer.Option(help="Where device.json and root.json go; copy them onto the device.")],
     server: Annotated[str | None, typer.Option(help="The server's address as devices see it.")] = None,
+    reports: Annotated[
+        bool, typer.Option("--reports", help="Let it report counts and sketches, no inputs: docs/device.md.")
+    ] = False,
     folder: Offline = None,
     uri: Uri = None,
     keys: KeysFolder = None,
     workspace: Workspace = Path("."),
 ) -> None:
     """Write what a device of this model starts from: where to fetch, and the root that it trusts."""
-    _publisher(keys, uri, workspace, folder).provision(name, out, server=server)
+    _publisher(keys, uri, workspace, folder).provision(name, out, server=server, reports=reports)
     typer.echo(f"{out}/device.json, {out}/root.json; on the device: limbeck-edge init {out}")
 
 

@@ -39,6 +39,14 @@ class Place(Protocol):
     server: str | None
     metadata: str
 
+    def reports(self) -> str:
+        """Where devices put what they tell, below the server's artifacts.
+
+        Raises:
+            PublishingError: nothing comes back from there.
+
+        """
+
     def names(self) -> list[str]:
         """The metadata files."""
 
@@ -72,6 +80,10 @@ class Folder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.name = str(path)
+
+    def reports(self) -> str:
+        """See `Place`."""
+        raise PublishingError(f"{self.path} is a folder, into which no device reports; leave --reports out.")
 
     def names(self) -> list[str]:
         """See `Place`."""

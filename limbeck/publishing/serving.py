@@ -267,16 +267,17 @@ class Publisher:
             metadata.take_over_roots()
         self.say(f"root version {self.keys.root.version} is in force at {self.place.name}")
 
-    def provision(self, model: str, out: Path, *, server: str | None = None) -> None:
+    def provision(self, model: str, out: Path, *, server: str | None = None, reports: bool = False) -> None:
         """Write what a device starts from: `device.json` and the trusted `root.json`.
 
         Args:
             model: name of the registered model.
             out: the folder.
             server: the address by which devices reach the server, when it is not the publisher's.
+            reports: whether the device is to tell how its versions do.
 
         Raises:
-            PublishingError: the model is not published there.
+            PublishingError: the model is not published there, or nobody can report to a folder.
             TrackingError: the server does not answer or fails.
 
         """
@@ -290,7 +291,8 @@ class Publisher:
         with replace(out / "root.json") as partial:
             partial.write_bytes(root)
         address = server or self.place.server
-        write_json(out / "device.json", {"server": address, "metadata": self.place.metadata, "model": model})
+        told = {"reports": self.place.reports()} if reports else {}
+        write_json(out / "device.json", {"server": address, "metadata": self.place.metadata, "model": model, **told})
 
     def copy_to(self, stick: Folder, model: str) -> None:
         """Copy a model's bundles and the metadata into a folder, held against their signatures on the way.

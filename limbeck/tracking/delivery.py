@@ -2,8 +2,9 @@
 
     experiment `limbeck-metadata`   METADATA = <id>/tuf: the metadata files; a run whose parameters are the turns
     experiment NAME                 one run per bundle of that model
+    experiment `limbeck-reports`    what devices tell, where they were provisioned to
 
-A device's account reads these two experiments and nothing else. MLflow has no lock that it would lend: a run's
+A device's account reads the first two, writes the third and sees nothing else. MLflow has no lock that it would lend: a run's
 parameter, which is written once and never changed, is one. Whoever writes `turn.7` first has the turn until
 `turn.7.over` is there.
 """
@@ -25,7 +26,7 @@ import psutil
 from limbeck.errors import PublishingError, TrackingError
 from limbeck.tracking.server import asking, failures, find_run, require, shown
 
-METADATA = "limbeck-metadata"
+METADATA, REPORTS = "limbeck-metadata", "limbeck-reports"
 PURPOSE, BUNDLE = "limbeck.delivers", "limbeck.bundle"
 PROXIED = "mlflow-artifacts:/"
 ROUTE = "/api/2.0/mlflow-artifacts/artifacts"
@@ -128,6 +129,12 @@ class Server:
         response = self._request("GET", params={"path": folder})
         self._refuse(response, f"list {folder}")
         return {Path(file["path"]).name: int(file.get("file_size", -1)) for file in response.json().get("files", [])}
+
+    def reports(self) -> str:
+        """See `Place`."""
+        with asking(self.uri):
+            _, location = self._experiment(REPORTS, REPORTS)
+        return f"{location.removeprefix(PROXIED)}/reports"
 
     def names(self) -> list[str]:
         """See `Place`."""

@@ -52,7 +52,7 @@ def test_a_registered_version_reaches_a_device_answers_there_and_is_taken_back(s
     people = People(workspace, served)
     people.limbeck("keys", "init")
     people.limbeck("publish", MODEL, "--serial", "1")
-    people.limbeck("provision", MODEL, "--out", "provisioned")
+    people.limbeck("provision", MODEL, "--out", "provisioned", "--reports")
     people.edge("init", "provisioned")
     assert "serial 1" in people.edge("update")
     brightest = np.zeros((1, 1, 4, 1), np.uint8)
@@ -66,5 +66,10 @@ def test_a_registered_version_reaches_a_device_answers_there_and_is_taken_back(s
         people.edge("update")
         assert agent.predict(brightest).argmax() == 2
     assert people.status()["current"].startswith("1-")
+    people.edge("update")
+    reports = [json.loads(path.read_text()) for path in (workspace / "kept").rglob("reports/*/*.json")]
+    assert {(report["kind"], report["model"]) for report in reports} == {("usage", MODEL)}
+    assert sum(report["calls"] for report in reports) == 2, "each answer counts once, whichever version gave it"
+    assert people.status()["spooled"]["files"] == 0
     people.limbeck("publish", MODEL, "--serial", "2", "--folder", "stick")
     assert "serial 2" in people.edge("update", "--from", "stick")

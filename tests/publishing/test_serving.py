@@ -421,3 +421,5 @@ def test_a_device_starts_from_the_root_and_an_address(publisher: Publisher, keys
     assert (workspace / "device/root.json").read_bytes() == keys.root_bytes(1)
     told = json.loads((workspace / "device/device.json").read_text())
     assert told == {"server": "http://10.0.0.1:5000", "metadata": "metadata", "model": MODEL}
+    with pytest.raises(PublishingError, match=r"is a folder, into which no device reports; leave --reports out"):
+        publisher.provision(MODEL, workspace / "device", reports=True)
