@@ -33,7 +33,7 @@ def server_start_s(folder: Path) -> float:
 
 def measure(place: Path, params: Path) -> dict[str, Any]:
     """Run `dvc repro`, the flow in series and the flow side by side, each in a fresh copy."""
-    dvc, serial, beside = (copy(place / name, params) for name in ("dvc", "serial", "beside"))
+    dvc, serial, beside = (copy(place / name, params) for name in ("cold", "serial", "beside"))
     flow = (sys.executable, "-m", "flows.compress")
     dvc_s = timed(dvc, "dvc", "repro")
     work = own_work_s(dvc)

@@ -1,3 +1,4 @@
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,7 @@ def test_what_was_observed_comes_back_to_the_bit(
 def test_the_smallest_step_comes_back_as_well(
     trained: bool, network: Network, spec: Spec, x: NDArray[np.uint8], tmp_path: Path
 ) -> None:
+    network = copy.deepcopy(network)
     with torch.no_grad():
         network.body.get_submodule("head").weight.mul_(1e-6)
     described = quantization.describe("static", "u8s7", Component(use="mse"), trained=trained)
