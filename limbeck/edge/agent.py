@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from limbeck.edge import EdgeError, bundle, durable, spool
-from limbeck.edge.home import Home, Record
+from limbeck.edge.home import Home
 from limbeck.edge.session import open_session
 from limbeck.edge.usage import Usage, softmax
 
@@ -237,10 +237,10 @@ class Agent:
         elif self._home.is_held():
             return
         else:
-            self._swap(record)
+            self._swap()
         self._seen = stamp
 
-    def _swap(self, record: Record) -> None:
+    def _swap(self) -> None:
         with self._swapping:
             before = self._model
             try:
