@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import agent, cold, loops, noop, ort, prepare, sparsity
+from benchmarks import agent, cold, loops, noop, ort, prepare, sparsity, training
 from benchmarks.places import ROOT
 from limbeck.atomic import write_json
 from limbeck.edge.measure import machine
@@ -24,6 +24,7 @@ BENCHMARKS = {
     "ort": ort,
     "prepare": prepare,
     "sparsity": sparsity,
+    "training": training,
 }
 
 

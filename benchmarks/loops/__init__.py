@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from benchmarks.places import ROOT, environment
+from benchmarks import arm
+from benchmarks.places import ROOT
 from limbeck.data.splits import read
 
 RECIPE = ROOT / "recipes/cifar10.yaml"
@@ -68,20 +69,6 @@ def peers(place: Path) -> Path:
     return place / "bin/python"
 
 
-def arm(python: Path, name: str, spec: Path) -> dict[str, Any]:
-    """Run one arm and read what it measured."""
-    variables = {**environment(spec.parent), "LIMBECK_DATA": os.environ["LIMBECK_DATA"], "PYTHONPATH": str(ROOT)}
-    answer = spec.parent / f"{name}.json"
-    done = subprocess.run(
-        [python, "-m", f"benchmarks.loops.{name}", spec, answer], cwd=spec.parent, env=variables,
-        capture_output=True, text=True,
-    )  # fmt: skip
-    if done.returncode:
-        raise SystemExit(f"{name} failed with {done.returncode}:\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
-    found: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8"))
-    return found
-
-
 def measure(place: Path, params: Path) -> dict[str, Any]:
     """Run the arms; `params` other than the default's means quick."""
     if "LIMBECK_DATA" not in os.environ:
@@ -91,7 +78,9 @@ def measure(place: Path, params: Path) -> dict[str, Any]:
     spec = spec_for(place, quick=params != ROOT / "params.yaml")
     (place / "spec.json").write_text(json.dumps(spec), encoding="utf-8")
     python = peers(place / "peers")
-    arms = {name: arm(python, name, place / "spec.json") for name in ("ours", "textbook", "box")}
+    arms = {
+        name: arm.run(python, f"benchmarks.loops.{name}", place / "spec.json") for name in ("ours", "textbook", "box")
+    }
     arms["torchdistill"] = arms.pop("box")
 
     samples, result = spec["num_train"], {"seconds": {}, "ratios": {}, "limits": LIMITS}  # type: ignore[var-annotated]

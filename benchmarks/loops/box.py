@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import DataLoader, RandomSampler
 from torchdistill.core.distillation import DistillationBox
 
-from benchmarks.loops.arm import done, read_spec
+from benchmarks.arm import done, read_spec
 from benchmarks.loops.textbook import accuracy, datasets, networks, rates
 
 

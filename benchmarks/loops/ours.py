@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from pydantic import TypeAdapter
 
-from benchmarks.loops.arm import done, read_spec
+from benchmarks.arm import Told, done, read_spec
 from limbeck import checkpoint, labels, models
 from limbeck.components import Component
 from limbeck.data import splits
@@ -16,30 +16,6 @@ from limbeck.data.sources import open_source
 from limbeck.distillation import train_student
 from limbeck.params import DistillParams, LabelParams, RegistryTeacher, SplitParams, StudentParams, TeacherParams
 from limbeck.teachers.making import Making
-
-
-class Told:
-    """Notes when the first step is done and when epochs end."""
-
-    def __init__(self, scratch: Path) -> None:
-        self.scratch, self.ends, self.validation = scratch, [], []  # type: ignore[var-annotated]
-        self.first = 0.0
-
-    def progress(self, done: int, total: int, note: str = "") -> None:
-        """So many steps."""
-        if done == 1:
-            self.first = time.perf_counter()
-
-    def curve(self, row: dict[str, float | str]) -> None:
-        """An epoch has ended."""
-        self.ends.append(time.perf_counter())
-        self.validation.append(row["validation"])
-
-    def log(self, message: str) -> None:
-        """A line."""
-        print(message)
-
-    warn = log
 
 
 def prepare(spec: dict[str, Any], place: Path) -> None:
@@ -78,7 +54,8 @@ def main() -> None:
     began = time.perf_counter()
     labels.write(
         place / "labels", place / "data", network, label,
-        seed=0, teacher_digest=checkpoint.digest_of(place / "teacher"), teacher_quality=0.0, progress=told.progress,
+        seed=0, teacher_digest=checkpoint.digest_of(place / "teacher"), teacher_quality=0.0,
+        progress=lambda *_: None,
     )  # fmt: skip
     labelled = time.perf_counter()
     train_student(
@@ -87,9 +64,9 @@ def main() -> None:
         data=place / "data", labels=place / "labels", teacher=place / "teacher",
         metric="accuracy", seed=0, report=told, arm="student",
     )  # fmt: skip
-    ends = [told.first, *told.ends]
+    first, *_ = told.steps
     done(
-        epoch_s=list(np.diff(ends)), before_s=told.first - labelled, validation=max(told.validation),
+        epoch_s=list(np.diff([first, *told.epochs])), before_s=first - labelled, validation=max(told.validation),
         label_s=labelled - began,
     )  # fmt: skip
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
+from benchmarks.arm import done, read_spec
 from benchmarks.loops import images, torchvision_without_cuda
-from benchmarks.loops.arm import done, read_spec
 from limbeck import models
 from limbeck.checkpoint import Spec
 from limbeck.training import learning_rate
