@@ -1,9 +1,7 @@
 """`python -m benchmarks [NAME...]`: measure, print, write benchmarks/results/NAME.json."""
 
 import os
-import subprocess
 import tempfile
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -12,9 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import agent, cold, loops, noop, ort, prepare, sparsity, training
-from benchmarks.places import ROOT
+from benchmarks.places import ROOT, about
 from limbeck.atomic import write_json
-from limbeck.edge.measure import machine
 
 BENCHMARKS = {
     "agent": agent,
@@ -26,11 +23,6 @@ BENCHMARKS = {
     "sparsity": sparsity,
     "training": training,
 }
-
-
-def _git(*arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
-    return done.stdout.strip() if done.returncode == 0 else "none"
 
 
 def main(
@@ -49,15 +41,9 @@ def main(
             if name not in BENCHMARKS:
                 raise typer.BadParameter(f"no benchmark {name!r}; there are {', '.join(BENCHMARKS)}")
             result = BENCHMARKS[name].measure(Path(folder), params)
-            about = {
-                "commit": _git("rev-parse", "HEAD"),
-                "dirty": bool(_git("status", "--porcelain", "-uno")),
-                "machine": machine(),
-                "command": " ".join(["python -m benchmarks", *(names or []), *(["--quick"] if quick else [])]),
-                "date": datetime.now(UTC).isoformat(timespec="seconds"),
-                "params": str(params.relative_to(ROOT)),
-            }
-            write_json(out / f"{name}.json", {**about, **result})
+            command = " ".join(["python -m benchmarks", *(names or []), *(["--quick"] if quick else [])])
+            result = {**about(command), "params": str(params.relative_to(ROOT)), **result}
+            write_json(out / f"{name}.json", result)
             table = Table(title=name, box=None, title_justify="left")
             for column in ("what", "measured", "limit"):
                 table.add_column(column, justify="left" if column == "what" else "right")

@@ -1,11 +1,15 @@
-"""Fresh copies of the project to measure in, and how to time a command there."""
+"""Fresh copies of the project to measure in, how to time a command there, and what a result says of itself."""
 
 import os
 import shutil
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
+
+from limbeck.edge.measure import machine
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -49,3 +53,19 @@ def timed(folder: Path, *command: str) -> float:
             f"{' '.join(command)} failed with {done.returncode}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
         )
     return wall
+
+
+def about(command: str) -> dict[str, Any]:
+    """Commit, machine, command and date of a result."""
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+        return done.stdout.strip() if done.returncode == 0 else "none"
+
+    return {
+        "commit": git("rev-parse", "HEAD"),
+        "dirty": bool(git("status", "--porcelain", "-uno")),
+        "machine": machine(),
+        "command": command,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }

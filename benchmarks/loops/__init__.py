@@ -12,9 +12,6 @@ first one (compiling, opening) is counted once. From these, label + distill over
 
 import json
 import os
-import subprocess
-import sys
-import venv
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -23,6 +20,7 @@ import numpy as np
 import yaml
 
 from benchmarks import arm
+from benchmarks.peers import python_with
 from benchmarks.places import ROOT
 from limbeck.data.splits import read
 
@@ -57,18 +55,6 @@ def spec_for(place: Path, quick: bool) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def peers(place: Path) -> Path:
-    """A Python that sees this one's packages, and torchdistill, which the project itself has no use for."""
-    venv.create(place, with_pip=True)
-    found = subprocess.run(
-        [place / "bin/python", "-c", "import site; print(site.getsitepackages()[0])"],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    Path(found.stdout.strip(), "ours.pth").write_text("\n".join(path for path in sys.path if "site-packages" in path))
-    subprocess.run([place / "bin/pip", "install", "-q", "--no-deps", *PEERS], check=True)
-    return place / "bin/python"
-
-
 def measure(place: Path, params: Path) -> dict[str, Any]:
     """Run the arms; `params` other than the default's means quick."""
     if "LIMBECK_DATA" not in os.environ:
@@ -77,7 +63,7 @@ def measure(place: Path, params: Path) -> dict[str, Any]:
     place.mkdir()
     spec = spec_for(place, quick=params != ROOT / "params.yaml")
     (place / "spec.json").write_text(json.dumps(spec), encoding="utf-8")
-    python = peers(place / "peers")
+    python = python_with(place / "peers", PEERS)
     arms = {
         name: arm.run(python, f"benchmarks.loops.{name}", place / "spec.json") for name in ("ours", "textbook", "box")
     }
