@@ -9,13 +9,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import agent, cold, loops, noop, ort, prepare, sparsity, training
+from benchmarks import agent, cold, int8, loops, noop, ort, prepare, sparsity, training
 from benchmarks.places import ROOT, about
 from limbeck.atomic import write_json
 
 BENCHMARKS = {
     "agent": agent,
     "cold": cold,
+    "int8": int8,
     "loops": loops,
     "noop": noop,
     "ort": ort,
@@ -23,12 +24,15 @@ BENCHMARKS = {
     "sparsity": sparsity,
     "training": training,
 }
+ON_DATA = ("int8", "loops")
 
 
 def main(
     names: Annotated[
         list[str] | None,
-        typer.Argument(help=f"Of {', '.join(BENCHMARKS)}. Default: all, in this order (loops needs $LIMBECK_DATA)."),
+        typer.Argument(
+            help=f"Of {', '.join(BENCHMARKS)}. Default: all, in this order ({' and '.join(ON_DATA)} need $LIMBECK_DATA)."
+        ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Where the results go.")] = ROOT / "benchmarks" / "results",
     quick: Annotated[bool, typer.Option(help="On tests/tiny.yaml: shows that it works, not how fast.")] = False,
@@ -37,7 +41,7 @@ def main(
     params = ROOT / "tests" / "tiny.yaml" if quick else ROOT / "params.yaml"
     console = Console()
     with tempfile.TemporaryDirectory() as folder:
-        for name in names or [name for name in BENCHMARKS if name != "loops" or "LIMBECK_DATA" in os.environ]:
+        for name in names or [name for name in BENCHMARKS if name not in ON_DATA or "LIMBECK_DATA" in os.environ]:
             if name not in BENCHMARKS:
                 raise typer.BadParameter(f"no benchmark {name!r}; there are {', '.join(BENCHMARKS)}")
             result = BENCHMARKS[name].measure(Path(folder), params)
