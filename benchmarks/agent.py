@@ -10,21 +10,14 @@ import statistics
 import subprocess
 import sys
 import time
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from benchmarks import bundles
 from benchmarks.places import ROOT
-from limbeck import models
-from limbeck.checkpoint import Spec
 from limbeck.components import Component
-from limbeck.edge import durable, golden
 from limbeck.edge.bundle import key_of
 from limbeck.edge.home import init
-from limbeck.edge.manifest import NAME
-from limbeck.export import run, to_onnx
 
 LIMITS = {"start_over_bare": 1.2, "memory_over_bare": 1.2}
 REPEATS = 15
@@ -60,44 +53,18 @@ os._exit(0)
 
 def device(place: Path) -> tuple[Path, Path]:
     """A device's home that serves an untrained network of a usual size, and its file."""
-    spec = Spec(
-        model=NETWORK, shape=(32, 32, 3), dtype="uint8", classes=tuple("0123456789"), mean=(128.0,) * 3, std=(64.0,) * 3
-    )
     folder = place / "bundle"
-    folder.mkdir(parents=True)
-    file = folder / "model.fp32.onnx"
-    to_onnx(file, models.build(spec).eval(), spec, 18, {})
-    inputs = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
-    golden.write(folder / "golden.npz", inputs, {"model.fp32": run(file, inputs)})
-    manifest = {
-        "format": 2,
-        "name": "benchmark",
-        "serial": 1,
-        "variant": "model.fp32",
-        "minimum_agent": "0.1.0",
-        "runtime": {},
-        "instructions": "any",
-        "classes": spec.classes,
-        "input": {"name": "input", "shape": ["batch", 32, 32, 3], "dtype": "uint8"},
-        "tolerance": {"max_difference": 0.001},
-        "contract": {},
-        "measured": {"threads": 1, "batch_size": 1},
-        "files": {
-            path.name: {"bytes": path.stat().st_size, "sha256": sha256(path.read_bytes()).hexdigest()}
-            for path in sorted(folder.iterdir())
-        },
-    }
-    durable.write_json(folder / NAME, manifest)
+    digest = bundles.write(folder, "benchmark", 1, NETWORK, (32, 32, 3), max_p95_ms=None)
     (place / "provisioned").mkdir()
     (place / "provisioned" / "root.json").write_text("{}")
     described = {"server": None, "metadata": "tuf", "model": "benchmark"}
     (place / "provisioned" / "device.json").write_text(json.dumps(described))
     home = init(place / "provisioned", place / "home")
-    key = key_of(1, sha256((folder / NAME).read_bytes()).hexdigest())
+    key = key_of(1, digest)
     folder.rename(home.bundle(key))
     with home.edit() as record:
         record.current = key
-    return home.path, home.bundle(key) / file.name
+    return home.path, home.bundle(key) / f"{bundles.VARIANT}.onnx"
 
 
 def once(code: str, argument: Path, cache: Path) -> tuple[float, float]:

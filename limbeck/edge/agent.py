@@ -96,12 +96,7 @@ class Agent:
         self._updating: subprocess.Popen[bytes] | None = None
         self._flushed = self._reported = time.monotonic()
         self._model = self._open()
-        # a fleet that gets its power back does not knock in step
-        self._check_due = (
-            time.monotonic() + int(self._home.device.id, 16) % 10_000 / 1e3
-            if updates and self._home.device.server
-            else float("inf")
-        )
+        self._check_due = time.monotonic() + self._first_look_s() if updates else float("inf")
         self._thread = threading.Thread(target=self._mind, name="limbeck-edge", daemon=True)
         self._thread.start()
 
@@ -211,6 +206,12 @@ class Agent:
             return model
         model.on_probation = record.on_probation
         return model
+
+    def _first_look_s(self) -> float:
+        """A fleet that gets its power back does not knock in step: each device has its moment in a tenth of the schedule."""
+        if not self._home.device.server:
+            return float("inf")
+        return int(self._home.device.id, 16) % 10_000 / 1e5 * self._home.device.settings.check_every_s
 
     def _stamp(self) -> Any:
         try:
@@ -371,20 +372,20 @@ class Agent:
 
     def _update(self) -> None:
         """Start the process that updates, when it is time; it carries what the serving one must not."""
-        if self._updating is not None and self._updating.poll() is not None:
+        now, ended = time.monotonic(), self._updating is not None and self._updating.poll() is not None
+        if ended:
             self._updating = None
-        now = time.monotonic()
-        if now < self._check_due or self._updating is not None:
+        elif now < self._check_due or self._updating is not None:
             return
-        import random
         import subprocess
 
+        from limbeck.edge import schedule  # with `random`, which a process that never updates does without
+
+        settings = self._home.device.settings
+        self._check_due = now + settings.check_every_s  # also when the record cannot be read
         record = self._home.read()
-        every_s = self._home.device.settings.check_every_s
-        self._check_due = now + every_s * random.uniform(0.9, 1.1)
-        asked_s = record.not_before - time.time()
-        if 0 < asked_s < 24 * 3600:
-            self._check_due = now + asked_s + random.uniform(0, 0.1 * every_s)
+        self._check_due = now + schedule.until_next_s(settings, record, time.time())
+        if ended or schedule.asked_s(record, time.time()):
             return
         command = [sys.executable, "-m", "limbeck.edge.cli", "update", "--home", str(self._home.path), "--quiet"]
         self._updating = subprocess.Popen(command, stdin=subprocess.DEVNULL)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from limbeck.edge import EdgeError
 
 if TYPE_CHECKING:
+    import threading
+
     from limbeck.edge.home import Home
 
 BENCH = """\
@@ -253,7 +255,6 @@ def _run(flags: argparse.Namespace) -> None:
     import threading
 
     from limbeck.edge.agent import Agent
-    from limbeck.edge.update import open_source, update
 
     logging.basicConfig(format="limbeck-edge: %(message)s", level=logging.INFO)
     stopped = threading.Event()
@@ -261,14 +262,39 @@ def _run(flags: argparse.Namespace) -> None:
         signal.signal(number, lambda *_: stopped.set())
     application = _application(flags.app) if flags.app else None
     home = _home(flags)
-    if home.read().current is None:
-        outcome = update(home, open_source(home, flags.stick))
-        print(f"{home.device.model} serial {outcome.serial} {outcome.why}", flush=True)
+    if home.read().current is None and not _first_model(home, flags.stick, stopped):
+        return
     with Agent(home.path) as agent:
         if application is None:
             stopped.wait()
         else:
             application(agent, stopped, *flags.words)
+
+
+def _first_model(home: "Home", stick: Path | None, stopped: "threading.Event") -> bool:
+    """Fetch what an agent begins with, however long the server is away; False when told to stop before.
+
+    Ending instead would have a supervisor start the whole fleet again at once, and again.
+    """
+    import time
+
+    from limbeck.edge import schedule
+    from limbeck.edge.fetch import Unavailable
+    from limbeck.edge.update import open_source, update
+
+    source, failed = open_source(home, stick), 0
+    pause_s = 0.0 if stick else schedule.asked_s(home.read(), time.time())
+    while not stopped.wait(pause_s):
+        try:
+            outcome = update(home, source)
+        except Unavailable as error:
+            failed += 1
+            pause_s = schedule.until_first_s(home.device.settings, home.read(), time.time(), failed)
+            print(f"limbeck-edge: {error} Trying again in {pause_s:.0f} s.", file=sys.stderr, flush=True)
+        else:
+            print(f"{home.device.model} serial {outcome.serial} {outcome.why}", flush=True)
+            return True
+    return False
 
 
 def _application(place: str) -> Any:

@@ -148,7 +148,7 @@ class Server:
             answer.release_conn()
             advice = {
                 401: "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD to the device's account",
-                403: "let the device's account read the experiment",
+                403: f"let the device's account {'edit' if method == 'PUT' else 'read'} the experiment",
                 404: "publish it, or provision the device with another path",
             }
             raise Absent(f"{url} answers {answer.status} {answer.reason}; {advice[answer.status]}.", answer.status)
@@ -304,8 +304,9 @@ def persist(action: Callable[[], Found], patience: Patience, *, advanced: Callab
             failed = 1 if advanced() else failed + 1
             if failed >= patience.attempts or (error.retry_after_s or 0) > patience.most_s:
                 raise
-            pause = random.uniform(0, min(patience.most_s, patience.base_s * 2**failed))
-            time.sleep(max(pause, (error.retry_after_s or 0) + random.uniform(0, patience.base_s)))
+            asked_s = error.retry_after_s or 0.0
+            # the same moment is asked of a whole fleet: it comes back over as long again
+            time.sleep(asked_s + random.uniform(0, min(patience.most_s, max(patience.base_s * 2**failed, asked_s))))
 
 
 def content(source: Source, place: str, most_bytes: int) -> bytes:

@@ -132,7 +132,7 @@ def test_a_report_is_removed_once_the_server_has_acknowledged_it(device: Home, s
 
 @pytest.mark.parametrize(
     ("status", "message"),
-    [(503, "answers 503"), (403, "let the device's account read .* nothing is lost, .*json waits")],
+    [(503, "answers 503"), (403, "let the device's account edit .* nothing is lost, .*json waits")],
 )
 def test_nothing_is_lost_while_the_server_does_not_take_it(
     device: Home, server: ArtifactServer, status: int, message: str

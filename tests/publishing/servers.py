@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,8 @@ from limbeck.tracking.server import open_client
 from tests.conftest import ROOT, TINY
 from tests.publishing.conftest import OTHER, register_version
 from tests.tracking.conftest import MODEL
+
+ROUTE = "/api/2.0/mlflow-artifacts/artifacts"
 
 
 def free_port() -> int:
@@ -65,3 +68,30 @@ def serving(workspace: Path) -> Iterator[str]:
 
 def environment(uri: str, **more: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": uri, **more}
+
+
+def started(workspace: Path, uri: str, *arguments: str, **more: str) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "limbeck.cli", *arguments]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(
+        command,
+        cwd=workspace,
+        env=environment(uri, **more),
+        stdout=pipe,
+        stderr=pipe,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def limbeck(workspace: Path, uri: str, *arguments: str, **more: str) -> str:
+    process = started(workspace, uri, *arguments, **more)
+    out, errors = process.communicate()
+    assert process.returncode == 0, errors
+    assert "Traceback" not in errors
+    return out
+
+
+def get(uri: str, path: str, **headers: str) -> bytes:
+    with urllib.request.urlopen(urllib.request.Request(f"{uri}{ROUTE}/{path}", headers=headers), timeout=30) as answer:
+        return bytes(answer.read())

@@ -1,17 +1,13 @@
 """Publishing to a real MLflow server on loopback, by the commands that a person types."""
 
-import base64
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from tuf.ngclient import UpdaterConfig
@@ -24,45 +20,16 @@ from limbeck.tracking import delivery
 from limbeck.tracking.server import open_client
 from tests.conftest import TINY
 from tests.publishing.conftest import OTHER, Device, register_version
-from tests.publishing.servers import environment, free_port, mlflow_server, running, serving
+from tests.publishing.servers import ROUTE, environment, free_port, get, limbeck, running, serving, started
 from tests.tracking.conftest import MODEL, aliases
 
 pytestmark = pytest.mark.slow
-
-ROUTE = "/api/2.0/mlflow-artifacts/artifacts"
 
 
 @pytest.fixture
 def served(workspace: Path) -> Iterator[str]:
     with serving(workspace) as uri:
         yield uri
-
-
-def started(workspace: Path, uri: str, *arguments: str, **more: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "limbeck.cli", *arguments]
-    pipe = subprocess.PIPE
-    return subprocess.Popen(
-        command,
-        cwd=workspace,
-        env=environment(uri, **more),
-        stdout=pipe,
-        stderr=pipe,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def limbeck(workspace: Path, uri: str, *arguments: str, **more: str) -> str:
-    process = started(workspace, uri, *arguments, **more)
-    out, errors = process.communicate()
-    assert process.returncode == 0, errors
-    assert "Traceback" not in errors
-    return out
-
-
-def get(uri: str, path: str, **headers: str) -> bytes:
-    with urllib.request.urlopen(urllib.request.Request(f"{uri}{ROUTE}/{path}", headers=headers), timeout=30) as answer:
-        return bytes(answer.read())
 
 
 def device(workspace: Path, name: str) -> Device:
@@ -230,75 +197,3 @@ def test_without_a_server_one_is_told_what_to_do(workspace: Path, uri: str) -> N
     limbeck(workspace, uri, "publish", MODEL, "--folder", "stick")
     limbeck(workspace, uri, "provision", MODEL, "--out", "device", "--folder", "stick")
     assert json.loads((workspace / "device/device.json").read_text())["server"] is None
-
-
-ACCOUNTS = """
-[mlflow]
-default_permission = NO_PERMISSIONS
-database_uri = sqlite:///{workspace}/accounts.db
-admin_username = admin
-admin_password = a-long-password-of-ours
-"""
-
-
-def test_a_devices_account_reads_its_model_and_the_metadata_and_nothing_else(workspace: Path) -> None:
-    (workspace / "accounts.ini").write_text(ACCOUNTS.format(workspace=workspace))
-    (workspace / "params.yaml").write_text(TINY.read_text())
-    port = free_port()
-    admin = {"MLFLOW_TRACKING_USERNAME": "admin", "MLFLOW_TRACKING_PASSWORD": "a-long-password-of-ours"}
-    command = mlflow_server(port, workspace, "--app-name", "basic-auth")
-    secrets = {"MLFLOW_AUTH_CONFIG_PATH": f"{workspace}/accounts.ini", "MLFLOW_FLASK_SERVER_SECRET_KEY": "x" * 32}
-    with running(command, f"http://127.0.0.1:{port}", workspace / "server.log", **secrets) as uri:
-        for model in (MODEL, OTHER):
-            code = "import sys; from pathlib import Path; from tests.publishing.conftest import register_version as r; r(sys.argv[1], Path('export'), 0.01, sys.argv[2])"
-            subprocess.run(
-                [sys.executable, "-W", "ignore", "-c", code, uri, model],
-                cwd=workspace,
-                env=environment(uri, **admin),
-                check=True,
-            )
-        limbeck(workspace, uri, "keys", "init")
-        process = started(workspace, uri, "publish", MODEL, "--serial", "1")
-        _, errors = process.communicate()
-        assert process.returncode == 2
-        assert "Traceback" not in errors
-        for model in (MODEL, OTHER):
-            limbeck(workspace, uri, "publish", model, "--serial", "1", **admin)
-        limbeck(workspace, uri, "provision", MODEL, "--out", "device", **admin)
-        told = json.loads((workspace / "device/device.json").read_text())
-        assert "password" not in (workspace / "device/device.json").read_text()
-
-        def ask(method: str, path: str, who: str, **body: Any) -> Any:
-            basic = base64.b64encode(who.encode()).decode()
-            request = urllib.request.Request(
-                f"{uri}/api/{path}",
-                json.dumps(body).encode() if body else None,
-                {"Authorization": f"Basic {basic}", "Content-Type": "application/json"},
-                method=method,
-            )
-            with urllib.request.urlopen(request, timeout=30) as answer:
-                return json.loads(answer.read() or b"{}")
-
-        root = f"admin:{admin['MLFLOW_TRACKING_PASSWORD']}"
-        ask("POST", "2.0/mlflow/users/create", root, username="camera", password="what-a-device-has")
-        for name in (MODEL, "limbeck-metadata"):
-            found = ask("GET", f"2.0/mlflow/experiments/get-by-name?experiment_name={name}", root)["experiment"]
-            may_read = {"resource_type": "experiment", "resource_id": found["experiment_id"], "permission": "READ"}
-            ask("POST", "3.0/mlflow/users/permissions/grant", root, username="camera", **may_read)
-
-        basic = "Basic " + base64.b64encode(b"camera:what-a-device-has").decode()
-        metadata = get(uri, f"{told['metadata']}/timestamp.json", Authorization=basic)
-        assert json.loads(metadata)["signed"]["_type"] == "timestamp"
-        targets = json.loads(get(uri, f"{told['metadata']}/2.targets.json", Authorization=basic))["signed"]["targets"]
-        own, other = (targets[f"{model}/champion"]["custom"]["artifacts"] for model in (MODEL, OTHER))
-        assert get(uri, f"{own}/manifest.json", Authorization=basic)
-        for path in (f"{other}/manifest.json", f"{other}/model.int8.onnx"):
-            with pytest.raises(urllib.error.HTTPError, match="403"):
-                get(uri, path, Authorization=basic)
-        with pytest.raises(urllib.error.HTTPError, match="401"):
-            get(uri, f"{told['metadata']}/timestamp.json")
-        request = urllib.request.Request(
-            f"{uri}{ROUTE}/{told['metadata']}/timestamp.json", b"{}", {"Authorization": basic}, method="PUT"
-        )
-        with pytest.raises(urllib.error.HTTPError, match="403"):
-            urllib.request.urlopen(request, timeout=30)
