@@ -67,14 +67,15 @@ class Mlflow:
         tracking.forget(self.address)
 
     def end(self) -> None:
-        """Stop it with all its processes."""
-        if self._process is not None and self._process.poll() is None:
-            os.killpg(self._process.pid, signal.SIGTERM)
-            try:
-                self._process.wait(timeout=30)
-            except subprocess.TimeoutExpired:
-                os.killpg(self._process.pid, signal.SIGKILL)
-                self._process.wait()
+        """Stop it with all its processes, so that its port is free."""
+        if self._process is None or self._process.poll() is not None:
+            return
+        tree = self._tree()
+        os.killpg(self._process.pid, signal.SIGTERM)
+        _, left = psutil.wait_procs(tree, timeout=30)
+        for each in left:
+            each.kill()
+        self._process.wait()
 
     def num_answered(self) -> int:
         """Requests for artifacts in its own log so far."""
@@ -85,14 +86,17 @@ class Mlflow:
         peak, self._peak_bytes = self._peak_bytes, 0
         return peak
 
+    def _tree(self) -> list[psutil.Process]:
+        """The server's processes."""
+        assert self._process is not None
+        parent = psutil.Process(self._process.pid)
+        return [parent, *parent.children(recursive=True)]
+
     def _watch(self) -> None:
         while not self._watched.wait(LOOK_EVERY_S):
-            process, total = self._process, 0
             try:
-                tree = [psutil.Process(process.pid)] if process else []
-                for each in [*tree, *(child for parent in tree for child in parent.children(recursive=True))]:
-                    total += each.memory_info().rss
-            except psutil.NoSuchProcess:
+                total = sum(each.memory_info().rss for each in self._tree())
+            except psutil.NoSuchProcess:  # one ended meanwhile
                 continue
             self._peak_bytes = max(self._peak_bytes, total)
 

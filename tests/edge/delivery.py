@@ -106,22 +106,37 @@ class Publisher:
                 self.signed["timestamp"].snapshot_meta.version = signed.version
 
     def make(
-        self, serial: int, body: str = PLAIN, *, padding: int = 0, golden_factor: float = 1.0, **changed: Any
+        self,
+        serial: int,
+        body: str = PLAIN,
+        *,
+        file: Path | None = None,
+        stem: str = "model.int8",
+        padding: int = 0,
+        golden_factor: float = 1.0,
+        **changed: Any,
     ) -> Path:
-        """A bundle's folder; `changed` keys replace the manifest's. Its logits are `serial` times those of serial 1."""
+        """A bundle's folder; `changed` keys replace the manifest's.
+
+        Its logits are `serial` times those of serial 1, or those of `file`, which takes and gives the same shapes.
+        """
         folder = self.folder / "artifacts" / "5" / f"run{serial}" / "bundle"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        write_model(folder / "model.int8.onnx", body, scale=serial)
-        logits = open_session(folder / "model.int8.onnx", 1).run(None, {"input": INPUTS})[0]
-        golden.write(folder / "golden.npz", INPUTS, {"model.int8": logits * np.float32(golden_factor)})
+        place = folder / f"{stem}.onnx"
+        if file is None:
+            write_model(place, body, scale=serial)
+        else:
+            shutil.copy(file, place)
+        logits = open_session(place, 1).run(None, {"input": INPUTS})[0]
+        golden.write(folder / "golden.npz", INPUTS, {stem: logits * np.float32(golden_factor)})
         if padding:
             (folder / "padding.bin").write_bytes(np.random.default_rng(serial).bytes(padding))
         manifest = {
             "format": 2,
             "name": MODEL,
             "serial": serial,
-            "variant": "model.int8",
+            "variant": stem,
             "input": {"name": "input", "shape": ["batch", 8, 8, 1], "dtype": "uint8"},
             "classes": [f"digit {k}" for k in range(10)],
             "tolerance": {"max_difference": 0.001, "min_equal": 0.99},
