@@ -32,9 +32,20 @@ version=$(ls "$root/usr/lib" | sed -n 's/^python\(3\.[0-9]*\)$/\1/p')
   --platform manylinux_2_17_aarch64 --platform manylinux2014_aarch64 --platform manylinux_2_28_aarch64 \
   --platform manylinux_2_34_aarch64 -c "$project/constraints.txt" -r "$apt/requirements.txt"
 
-# What QEMU's `-cpu max` plays; before version 8.2 it shows programs the processor of its host.
-mkdir -p "$root/proc"
-printf 'processor\t: 0\nFeatures\t: fp asimd aes pmull sha1 sha2 crc32 atomics fphp asimdhp asimddp i8mm\n' > "$root/proc/cpuinfo"
-printf 'CPU implementer\t: 0x00\nCPU architecture: 8\nCPU variant\t: 0x0\nCPU part\t: 0x051\nCPU revision\t: 0\n' >> "$root/proc/cpuinfo"
+# One processor, as QEMU's `-cpu max` plays it: before version 8.2 it shows programs the processors of its host, and libraries
+# that find more of them below /sys than in cpuinfo crash.
+mkdir -p "$root/proc" "$root/sys/devices/system/cpu"
+cat > "$root/proc/cpuinfo" << 'END'
+processor	: 0
+Features	: fp asimd aes pmull sha1 sha2 crc32 atomics fphp asimdhp asimddp i8mm
+CPU implementer	: 0x00
+CPU architecture: 8
+CPU variant	: 0x0
+CPU part	: 0x051
+CPU revision	: 0
+END
+for name in possible present online kernel_max; do
+  echo 0 > "$root/sys/devices/system/cpu/$name"
+done
 rm -rf "$apt"
 echo "Next: export LIMBECK_ARM64_ROOT=$root"
