@@ -238,7 +238,8 @@ def table(result: dict[str, Any]) -> str:
     """The figures as docs/device.md shows them."""
     waves = [result["at once"], result["away"]]
     rows = {
-        "devices left behind": [f"{each['left_behind']}" for each in waves],
+        "devices": [f"{each['agents']:,}" for each in waves],
+        "left behind": [f"{each['left_behind']}" for each in waves],
         "time to the last one": [f"{each['seconds']:.0f} s" for each in waves],
         "first request answered after": [f"{each['first_answer_s']:.0f} s" for each in waves],
         "golden checks": [f"{each['golden_checks']:,}" for each in waves],
