@@ -256,11 +256,11 @@ def keys_rotate(
     workspace: Workspace = Path("."),
 ) -> None:
     """Give a role a new key, signed by root; devices follow by themselves. Root's key has to be here."""
-    from limbeck.publishing.keys import check_role
+    from limbeck.publishing.keys import NewKey, check_role
 
     check_role(role)
     publisher = _publisher(keys, uri, workspace, folder)
-    publisher.rotate(role, uri=at, public=public, add=add, threshold=threshold)
+    publisher.rotate(role, NewKey(at, public, add, threshold))
     keys_show(keys, workspace)
 
 

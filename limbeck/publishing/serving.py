@@ -29,7 +29,7 @@ from limbeck.atomic import replace, write_json
 from limbeck.edge import manifest as manifest_file
 from limbeck.errors import PublishingError
 from limbeck.publishing.bundle import Registered
-from limbeck.publishing.keys import KEYS, ONLINE, Keys, now
+from limbeck.publishing.keys import KEYS, ONLINE, Keys, NewKey, now
 from limbeck.publishing.metadata import TIMESTAMP, SignedMetadata
 from limbeck.publishing.places import Folder, Place, Registry
 from limbeck.tracking.delivery import Server
@@ -242,18 +242,8 @@ class Publisher:
                     f"{role} metadata expire in {days} days; `limbeck renew --all`, with its key, makes them last longer"
                 )
 
-    def rotate(
-        self,
-        role: str,
-        *,
-        uri: str | None = None,
-        public: Path | None = None,
-        add: bool = False,
-        threshold: int | None = None,
-    ) -> None:
+    def rotate(self, role: str, new: NewKey) -> None:
         """Give a role another key and bring the root that says so into force; one that was cut off is finished.
-
-        Args: see `Keys.next_root`.
 
         Raises:
             PublishingError: keys or metadata fail.
@@ -263,7 +253,7 @@ class Publisher:
         with self.place.turn():
             metadata = SignedMetadata(self.place, self.keys)
             if not metadata.is_pending(role):
-                self.keys.next_root(role, uri=uri, public=public, add=add, threshold=threshold)
+                self.keys.next_root(role, new)
             metadata.take_over_roots()
         self.say(f"root version {self.keys.root.version} is in force at {self.place.name}")
 
