@@ -19,9 +19,9 @@ The bound is one of 99 % because it is looked at again and again.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator
@@ -31,6 +31,7 @@ from limbeck.publishing.reports import Evidence, Word, reasons
 
 Action: TypeAlias = Literal["wait", "widen", "promote", "take back"]
 Verdict: TypeAlias = Literal["kept", "unclear", "broken", "not judged"]
+T = TypeVar("T")
 Share: TypeAlias = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -128,21 +129,25 @@ def decide(evidence: Evidence, *, share: float, hours: float, max_p95_ms: float 
 
 def judge(evidence: Evidence, max_p95_ms: float | None, rules: Rules) -> tuple[Criterion, ...]:
     """Hold a canary's devices against the rules, the contract and the champion's devices."""
-    ours, theirs = (
-        tuple(w for w in words if w.answers >= rules.min_answers) for words in (evidence.canary, evidence.champion)
-    )
-    told = tuple(w for w in evidence.canary if w.gone_back is not None or w.answers >= rules.min_answers)
-    found = [_share("share that went back", [w.gone_back is not None for w in told], [], rules)]
-    errs = [[w.error_rate > rules.max_error_rate for w in words] for words in (ours, theirs)]
-    found.append(_share(f"share with errors above {rules.max_error_rate:g}", *errs, rules))
+
+    def both(of: Callable[[Word], T | None]) -> tuple[list[T], list[T]]:
+        """A figure of the canary's devices and of the champion's, where they have it."""
+        used = ([w for w in words if w.answers >= rules.min_answers] for words in (evidence.canary, evidence.champion))
+        ours, theirs = ([found for w in words if (found := of(w)) is not None] for words in used)
+        return ours, theirs
+
+    told = [w for w in evidence.canary if w.gone_back is not None or w.answers >= rules.min_answers]
+    found = [_share("share that went back", ([w.gone_back is not None for w in told], []), rules)]
+    errs = both(lambda w: w.error_rate > rules.max_error_rate)
+    found.append(_share(f"share with errors above {rules.max_error_rate:g}", errs, rules))
     if max_p95_ms is not None:
         most = rules.latency_slack * max_p95_ms
-        slow = [[w.p95_ms > most for w in words if w.p95_ms is not None] for words in (ours, theirs)]
-        found.append(_share(f"share with p95 above {most:g} ms", *slow, rules))
-    times = [[math.log(w.p95_ms) for w in words if w.p95_ms is not None] for words in (ours, theirs)]
-    found.append(_shift("p95 over the champion's", *times, math.log(rules.max_slowdown), rules, ratio=True))
-    confidence = [[-w.confidence for w in words if w.confidence is not None] for words in (ours, theirs)]
-    found.append(_shift("confidence below the champion's", *confidence, rules.max_confidence_drop, rules))
+        slow = both(lambda w: None if w.p95_ms is None else w.p95_ms > most)
+        found.append(_share(f"share with p95 above {most:g} ms", slow, rules))
+    times = both(lambda w: None if w.p95_ms is None else math.log(w.p95_ms))
+    found.append(_shift("p95 over the champion's", times, math.log(rules.max_slowdown), rules, is_ratio=True))
+    doubts = both(lambda w: None if w.confidence is None else -w.confidence)
+    found.append(_shift("confidence below the champion's", doubts, rules.max_confidence_drop, rules))
     return tuple(found)
 
 
@@ -164,8 +169,9 @@ def _uses(word: Word, rules: Rules) -> bool:
     return word.gone_back is None and word.answers >= rules.min_answers
 
 
-def _share(name: str, ours: list[bool], theirs: list[bool], rules: Rules) -> Criterion:
+def _share(name: str, groups: tuple[list[bool], list[bool]], rules: Rules) -> Criterion:
     """The share of devices with a fault; what the champion's devices are proven to suffer, too, is allowed on top."""
+    ours, theirs = groups
     limit = rules.max_failing + at_least(sum(theirs), len(theirs), rules.certainty)
     if not ours:
         return Criterion(name, 0, None, limit, None, "not judged")
@@ -176,10 +182,11 @@ def _share(name: str, ours: list[bool], theirs: list[bool], rules: Rules) -> Cri
 
 
 def _shift(
-    name: str, ours: list[float], theirs: list[float], limit: float, rules: Rules, *, ratio: bool = False
+    name: str, groups: tuple[list[float], list[float]], limit: float, rules: Rules, *, is_ratio: bool = False
 ) -> Criterion:
     """By how much the canary's devices lie above the champion's; figures come as logarithms when it is a ratio."""
-    shown = math.exp if ratio else float
+    ours, theirs = groups
+    shown = math.exp if is_ratio else float
     if not ours or not theirs:
         return Criterion(name, len(ours), None, shown(limit), None, "not judged")
     value, bound = shift(ours, theirs, rules.certainty)
