@@ -4,11 +4,12 @@ import json
 import time
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
-from limbeck.edge import bundle
+from limbeck.edge import bundle, spool
 from limbeck.edge.trust import share_of
 from limbeck.edge.usage import Usage
 from limbeck.publishing.places import Folder
@@ -59,8 +60,8 @@ def key_of(served: Served) -> str:
 
 
 def head(device: str, served: Served, kind: str) -> dict[str, Any]:
-    key = key_of(served)
-    return {"format": 1, "kind": kind, "device": device, "model": MODEL, "serial": served.serial, "bundle": key}
+    home: Any = SimpleNamespace(device=SimpleNamespace(id=device, model=MODEL))
+    return spool.header(home, kind, key_of(served))
 
 
 def usage(device: str, served: Served, moment: float, **figures: Any) -> dict[str, Any]:

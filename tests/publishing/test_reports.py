@@ -9,7 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from limbeck.publishing.reports import Evidence, Word, gather, reasons
+from limbeck.edge import spool
+from limbeck.publishing.reports import FILE, Evidence, Word, gather, reasons
 from limbeck.publishing.serving import Canary, Publisher
 from tests.publishing.fleet import Fleet, devices, key_of, stamp, usage
 from tests.tracking.conftest import MODEL
@@ -167,6 +168,12 @@ def test_files_with_other_names_are_not_even_opened(fleet: Fleet, canary: Canary
     fleet.files = {ours: dict.fromkeys((*strange, f"{stamp(NOW)}-{key}-00000000.npz"), b"{}"), "../etc": {}}
     fleet.hear = None  # type: ignore[assignment, method-assign]
     assert heard(fleet, canary) == Evidence(num_unusable=2)
+
+
+def test_files_are_named_as_devices_name_them(canary: Canary) -> None:
+    found = FILE.fullmatch(f"{spool.new_name(key_of(canary.served))}.json")
+    assert found is not None
+    assert found[2] == key_of(canary.served)
 
 
 def test_the_commonest_reasons_come_first() -> None:
