@@ -176,6 +176,15 @@ def _publisher(keys: Path | None, uri: str | None, workspace: Path, stick: Path 
     return Publisher.of(workspace, keys=keys, uri=uri, stick=stick is not None, say=typer.echo)
 
 
+def _copy(publisher: "Publisher", name: str, stick: Path | None) -> None:
+    """Write what devices are to see of a model onto a stick, where one is meant."""
+    from limbeck.publishing.places import Folder
+
+    if stick is not None:
+        publisher.copy_to(Folder(stick), name)
+        typer.echo(f"copied to {stick}")
+
+
 @keys_app.command("init")
 def keys_init(
     at: Annotated[
@@ -247,11 +256,11 @@ def keys_rotate(
     workspace: Workspace = Path("."),
 ) -> None:
     """Give a role a new key, signed by root; devices follow by themselves. Root's key has to be here."""
-    from limbeck.publishing.keys import check_role
+    from limbeck.publishing.keys import NewKey, check_role
 
     check_role(role)
     publisher = _publisher(keys, uri, workspace, folder)
-    publisher.rotate(role, uri=at, public=public, add=add, threshold=threshold)
+    publisher.rotate(role, NewKey(at, public, add, threshold))
     keys_show(keys, workspace)
 
 
@@ -269,13 +278,9 @@ def publish(
     workspace: Workspace = Path("."),
 ) -> None:
     """Sign a registered version for devices and put it where they fetch it. Run twice, it signs once."""
-    from limbeck.publishing.places import Folder
-
     publisher = _publisher(keys, uri, workspace, folder)
     publisher.publish(name, alias, serial=serial, share=share)
-    if folder:
-        publisher.copy_to(Folder(folder), name)
-        typer.echo(f"copied to {folder}")
+    _copy(publisher, name, folder)
 
 
 @app.command()
@@ -289,16 +294,12 @@ def rollback(
     workspace: Workspace = Path("."),
 ) -> None:
     """Let an earlier version serve again, under newer metadata: devices take it at their next check."""
-    from limbeck.publishing.places import Folder
-
     publisher = _publisher(keys, uri, workspace, folder)
     if alias == "canary":
         publisher.withdraw(name)
     else:
         publisher.roll_back(name, to)
-    if folder:
-        publisher.copy_to(Folder(folder), name)
-        typer.echo(f"copied to {folder}")
+    _copy(publisher, name, folder)
 
 
 @app.command()

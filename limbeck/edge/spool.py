@@ -105,6 +105,6 @@ def keep_sample(home: Home, key: str, confidence: float, sample: NDArray[Any]) -
     import io
 
     stream = io.BytesIO()
-    np.savez(stream, input=sample, confidence=confidence, allow_pickle=False)
+    np.savez(stream, input=sample, confidence=confidence)  # numpy 2.1 takes any other keyword for an array
     durable.write_bytes(home.spool / f"{new_name(key)}.npz", stream.getvalue())
     bound(home)

@@ -54,6 +54,24 @@ class KeyRow:
     can_sign: bool
 
 
+@dataclass(frozen=True)
+class NewKey:
+    """How a role gets another key.
+
+    Attributes:
+        uri: where it is; by itself a new file in the folder of keys.
+        public: its public key (PEM), where the URI is no file.
+        add: beside the role's present keys instead of in their place.
+        threshold: how many of the role's keys have to sign from then on; by itself as many as now.
+
+    """
+
+    uri: str | None = None
+    public: Path | None = None
+    add: bool = False
+    threshold: int | None = None
+
+
 def now() -> datetime:
     """The present moment, in the whole seconds that metadata take."""
     return datetime.now(UTC).replace(microsecond=0)
@@ -232,16 +250,8 @@ class Keys:
                 rows.append(KeyRow(role, self.root.roles[role].threshold, keyid, where, can_sign))
         return rows
 
-    def next_root(
-        self,
-        role: str,
-        *,
-        uri: str | None = None,
-        public: Path | None = None,
-        add: bool = False,
-        threshold: int | None = None,
-    ) -> Root:
-        """Write the next root here: a new key for a role, instead of its present ones or (`add`) beside them.
+    def next_root(self, role: str, new: NewKey) -> Root:
+        """Write the next root here: a new key for a role.
 
         Signed by the keys of the root in force and, for root's own role, by the new ones. Places get it with the
         next edit. Interrupted: the same command goes on with the key file it made.
@@ -253,16 +263,16 @@ class Keys:
         root = deepcopy(self.root)
         number = root.version + 1
         self.enough(Root.type)  # before a key is made
-        uri = uri or f"{FILE}{role}-{number}.pem"
-        key = _key_at(uri, public, self.folder)
+        uri = new.uri or f"{FILE}{role}-{number}.pem"
+        key = _key_at(uri, new.public, self.folder)
         self.signers[key.keyid] = {"uri": uri, "key": key.to_dict()}
         write_json(self.folder / SIGNERS, self.signers)
-        if not add:
+        if not new.add:
             for keyid in list(root.roles[role].keyids):
                 root.revoke_key(keyid, role)
         root.add_key(key, role)
-        if threshold is not None:
-            root.roles[role].threshold = threshold
+        if new.threshold is not None:
+            root.roles[role].threshold = new.threshold
         if not 1 <= root.roles[role].threshold <= len(root.roles[role].keyids):
             raise PublishingError(
                 f"{role} would have {len(root.roles[role].keyids)} key(s) and need {root.roles[role].threshold}; "

@@ -47,6 +47,15 @@ class Place(Protocol):
 
         """
 
+    def reporters(self) -> list[str]:
+        """Names of the folders that devices made where `reports` says. What lies in them is anybody's word."""
+
+    def told(self, reporter: str) -> list[str]:
+        """Files in such a folder, none larger than a report is."""
+
+    def hear(self, reporter: str, name: str) -> bytes | None:
+        """Such a file; None where there is none, or a larger one."""
+
     def names(self) -> list[str]:
         """The metadata files."""
 
@@ -84,6 +93,18 @@ class Folder:
     def reports(self) -> str:
         """See `Place`."""
         raise PublishingError(f"{self.path} is a folder, into which no device reports; leave --reports out.")
+
+    def reporters(self) -> list[str]:
+        """See `Place`."""
+        return []
+
+    def told(self, reporter: str) -> list[str]:
+        """See `Place`."""
+        return []
+
+    def hear(self, reporter: str, name: str) -> bytes | None:
+        """See `Place`."""
+        return None
 
     def names(self) -> list[str]:
         """See `Place`."""

@@ -6,6 +6,8 @@ One target per role of a model, `NAME/champion` and perhaps `NAME/canary`: the b
     artifacts    where the bundle lies
     share_ppm    canary only: which part of the fleet takes it, in millionths (signed JSON has no fractions)
     salt         canary only: what a device hashes its id with to know whether it belongs to that part
+    began        canary only: Unix time from which on it is a canary, with whatever share
+    since        canary only: Unix time from which on it has the present share
     history      champion only: what was served before, newest first, so that going back needs no trust in the registry
     rolled_back  champion only: the serial that was taken back
 """
@@ -29,7 +31,7 @@ from limbeck.atomic import replace, write_json
 from limbeck.edge import manifest as manifest_file
 from limbeck.errors import PublishingError
 from limbeck.publishing.bundle import Registered
-from limbeck.publishing.keys import KEYS, ONLINE, Keys, now
+from limbeck.publishing.keys import KEYS, ONLINE, Keys, NewKey, now
 from limbeck.publishing.metadata import TIMESTAMP, SignedMetadata
 from limbeck.publishing.places import Folder, Place, Registry
 from limbeck.tracking.delivery import Server
@@ -65,6 +67,28 @@ class Served:
     def target(self, name: str, custom: dict[str, Any]) -> TargetFile:
         """The target that names it."""
         return TargetFile(self.length, {"sha256": self.sha256}, name, {"custom": custom})
+
+
+@dataclass(frozen=True)
+class Canary:
+    """A canary as the signed targets name it.
+
+    Attributes:
+        served: the version.
+        share: of the fleet that takes it.
+        salt: what devices hash their id with.
+        began: Unix time from which on it is a canary.
+        since: Unix time from which on it has this share.
+        champion: what all others have, None when nothing was published for them.
+
+    """
+
+    served: Served
+    share: float
+    salt: str
+    began: int
+    since: int
+    champion: Served | None
 
 
 class Publisher:
@@ -116,7 +140,13 @@ class Publisher:
         return cls(opened, place, registry=Registered(address), ledger_file=home / ledger.NAME, say=say)
 
     def publish(
-        self, model: str, alias: str = CHAMPION, *, serial: int | None = None, share: float | None = None
+        self,
+        model: str,
+        alias: str = CHAMPION,
+        *,
+        serial: int | None = None,
+        share: float | None = None,
+        only: Canary | None = None,
     ) -> int:
         """Let a version serve under an alias; its serial. Done before: nothing is signed again.
 
@@ -125,28 +155,74 @@ class Publisher:
             alias: champion, or canary, which a share of the fleet takes.
             serial: the version; by itself the registry's champion, or its candidate for a canary.
             share: of the fleet, above 0 and up to 1; for a canary alone.
+            only: publish this canary's version, and only while it is the canary and as it is here.
 
         Raises:
-            PublishingError: not enough keys can sign here, or the metadata there are not to be trusted.
+            PublishingError: not enough keys can sign here, the metadata there are not to be trusted, or the canary is
+                another one by now.
             TrackingError: the server does not answer or fails, or has no such version.
 
         """
         _check(model, alias, share)
         if alias == CANARY and share is None:
             raise PublishingError("a canary needs the share of the fleet that takes it, e.g. --share 0.1.")
+        if only is not None:
+            serial = only.served.serial
         if serial is None:
             serial = self.registry.serial_at(model, CHAMPION if alias == CHAMPION else CANDIDATE)
         self._can_sign(Targets.type, *ONLINE)
-        present = self._targets()
-        served = _named(present, model, serial)
+        served = only.served if only is not None else _named(self._targets(), model, serial)
         if served is None or not self._is_whole(served):
             with tempfile.TemporaryDirectory() as folder:
                 digest = self.registry.make_bundle(model, serial, Path(folder))
                 artifacts = self.place.keep(model, digest, Path(folder))
                 length = (Path(folder) / manifest_file.NAME).stat().st_size
             served = Served(serial, artifacts, length, digest)
-        self._serve(model, alias, served, share=share)
+        self._serve(model, alias, served, share=share, only=only)
         return serial
+
+    def canary(self, model: str) -> Canary | None:
+        """A model's canary, None when it has none.
+
+        Raises:
+            PublishingError: the metadata there are not to be trusted, or the canary is of an earlier Limbeck.
+            TrackingError: the server does not answer or fails.
+
+        """
+        return _canary(self._targets(), model)
+
+    def models(self) -> list[str]:
+        """What is published. Raises what `canary` does."""
+        return sorted({name.rpartition("/")[0] for name in self._targets()})
+
+    def serves(self, model: str, serial: int) -> bool:
+        """Whether a version is the champion. Raises what `canary` does."""
+        champion = self._targets().get(f"{model}/{CHAMPION}")
+        return champion is not None and Served.of(champion).serial == serial
+
+    def manifest(self, served: Served) -> bytes:
+        """A version's manifest, held against its signed digest.
+
+        Raises:
+            PublishingError: it is not there, or not the one that was signed.
+            TrackingError: the server does not answer or fails.
+
+        """
+        return self._fetch(served.artifacts, manifest_file.NAME, served.length, served.sha256)
+
+    def settle(self, model: str, *, champion: bool) -> None:
+        """Finish in registry and ledger what a kill left undone after it was signed, of the canary and perhaps the champion.
+
+        Raises:
+            PublishingError: the metadata there are not to be trusted.
+            TrackingError: the server does not answer or fails.
+
+        """
+        present = self._targets()
+        for alias in ALIASES if champion else (CANARY,):
+            target = present.get(f"{model}/{alias}")
+            if target is not None or alias == CANARY:
+                self._repeat(model, alias, target.custom or {} if target else None)
 
     def roll_back(self, model: str, to: int | None = None) -> int:
         """Let an earlier version serve as champion again, under newer metadata; its serial. Done before: nothing happens.
@@ -191,11 +267,15 @@ class Publisher:
         self._serve(model, CHAMPION, chosen, rolled_back=True)
         return chosen.serial
 
-    def withdraw(self, model: str) -> None:
+    def withdraw(self, model: str, *, only: Canary | None = None) -> None:
         """Take a canary back: its devices get the champion.
 
+        Args:
+            model: name of the registered model.
+            only: while it is this one and as it is here.
+
         Raises:
-            PublishingError: keys or metadata fail.
+            PublishingError: keys or metadata fail, or the canary is another one by now.
             TrackingError: the server does not answer or fails.
 
         """
@@ -203,6 +283,7 @@ class Publisher:
         self._can_sign(Targets.type, *ONLINE)
         with self.place.turn():
             metadata = SignedMetadata(self.place, self.keys)
+            _expect(metadata.targets().targets, model, only)
             metadata.take_over_roots()
             name = f"{model}/{CANARY}"
             if name in metadata.targets().targets:
@@ -242,18 +323,8 @@ class Publisher:
                     f"{role} metadata expire in {days} days; `limbeck renew --all`, with its key, makes them last longer"
                 )
 
-    def rotate(
-        self,
-        role: str,
-        *,
-        uri: str | None = None,
-        public: Path | None = None,
-        add: bool = False,
-        threshold: int | None = None,
-    ) -> None:
+    def rotate(self, role: str, new: NewKey) -> None:
         """Give a role another key and bring the root that says so into force; one that was cut off is finished.
-
-        Args: see `Keys.next_root`.
 
         Raises:
             PublishingError: keys or metadata fail.
@@ -263,7 +334,7 @@ class Publisher:
         with self.place.turn():
             metadata = SignedMetadata(self.place, self.keys)
             if not metadata.is_pending(role):
-                self.keys.next_root(role, uri=uri, public=public, add=add, threshold=threshold)
+                self.keys.next_root(role, new)
             metadata.take_over_roots()
         self.say(f"root version {self.keys.root.version} is in force at {self.place.name}")
 
@@ -328,7 +399,7 @@ class Publisher:
             TrackingError: the server does not answer or fails.
 
         """
-        described = self._fetch(served.artifacts, manifest_file.NAME, served.length, served.sha256)
+        described = self.manifest(served)
         for name, expected in json.loads(described)["files"].items():
             yield name, self._fetch(served.artifacts, name, expected["bytes"], expected["sha256"])
         yield manifest_file.NAME, described
@@ -357,12 +428,20 @@ class Publisher:
             self.keys.enough(role)
 
     def _serve(
-        self, model: str, alias: str, served: Served, *, share: float | None = None, rolled_back: bool = False
+        self,
+        model: str,
+        alias: str,
+        served: Served,
+        *,
+        share: float | None = None,
+        rolled_back: bool = False,
+        only: Canary | None = None,
     ) -> None:
         """Sign, unless it is so already; then mirror and record."""
         name, share_ppm = f"{model}/{alias}", None if share is None else round(share * 1e6)
         with self.place.turn():
             metadata = SignedMetadata(self.place, self.keys)
+            _expect(metadata.targets().targets, model, only)
             metadata.take_over_roots()
             present = metadata.targets().targets.get(name)
             old = (present.custom or {}) if present else {}
@@ -372,8 +451,10 @@ class Publisher:
             if changed:
                 custom = {"serial": served.serial, "artifacts": served.artifacts}
                 if alias == CANARY:
-                    salt = old.get("salt") if before == served else None
-                    custom |= {"share_ppm": share_ppm, "salt": salt or secrets.token_hex(8)}
+                    moment = int(now().timestamp())
+                    kept = {key: old[key] for key in ("salt", "began") if before == served and key in old}
+                    custom |= {"salt": secrets.token_hex(8), "began": moment, **kept}
+                    custom |= {"share_ppm": share_ppm, "since": moment}
                 else:
                     custom |= {"history": _history(before, served, old.get("history", []))}
                     custom |= {"rolled_back": before.serial} if rolled_back and before else {}
@@ -404,6 +485,43 @@ class Publisher:
     def _record(self, model: str, alias: str, previous: str | None, version: str, why: str) -> None:
         ledger.append(
             self.ledger_file, ledger.now(model=model, alias=alias, previous=previous, version=version, why=why)
+        )
+
+
+def _canary(present: dict[str, TargetFile], model: str) -> Canary | None:
+    """See `Publisher.canary`."""
+    target, champion = (present.get(f"{model}/{alias}") for alias in (CANARY, CHAMPION))
+    if target is None:
+        return None
+    said = target.custom or {}
+    served, share = Served.of(target), int(said["share_ppm"]) / 1e6
+    if "since" not in said:
+        again = f"limbeck publish {model} --alias {CANARY} --serial {served.serial} --share"
+        raise PublishingError(
+            f"the canary of {model} does not say since when it has its share; `limbeck rollback {model} --alias {CANARY}`, "
+            f"then `{again} {share:g}` begins anew."
+        )
+    return Canary(
+        served,
+        share,
+        str(said["salt"]),
+        int(said["began"]),
+        int(said["since"]),
+        None if champion is None else Served.of(champion),
+    )
+
+
+def _expect(present: dict[str, TargetFile], model: str, only: Canary | None) -> None:
+    """Whether nobody changed a canary since it was looked at.
+
+    Raises:
+        PublishingError: somebody did.
+
+    """
+    if only is not None and _canary(present, model) != only:
+        raise PublishingError(
+            f"what is published of {model} changed while its canary was judged; nothing was done. The same command looks "
+            "again."
         )
 
 

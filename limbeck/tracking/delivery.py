@@ -16,6 +16,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ METADATA, REPORTS = "limbeck-metadata", "limbeck-reports"
 PURPOSE, BUNDLE = "limbeck.delivers", "limbeck.bundle"
 PROXIED = "mlflow-artifacts:/"
 ROUTE = "/api/2.0/mlflow-artifacts/artifacts"
+MAX_REPORT_BYTES = 64_000
+"""What a device tells at once has a few thousand."""
 
 LEASE_S = 120.0
 """After so long a turn that nobody ended is over: its publisher was killed on another machine."""
@@ -125,16 +128,46 @@ class Server:
     def _put(self, path: str, content: bytes) -> None:
         self._refuse(self._request("PUT", f"/{quote(path)}", data=content), f"PUT {path}")
 
-    def _sizes(self, folder: str) -> dict[str, int]:
+    def _list(self, folder: str) -> list[dict[str, Any]]:
         response = self._request("GET", params={"path": folder})
         self._refuse(response, f"list {folder}")
-        return {Path(file["path"]).name: int(file.get("file_size", -1)) for file in response.json().get("files", [])}
+        found: list[dict[str, Any]] = response.json().get("files", [])
+        return found
 
-    def reports(self) -> str:
-        """See `Place`."""
+    def _sizes(self, folder: str) -> dict[str, int]:
+        return {Path(file["path"]).name: int(file.get("file_size", -1)) for file in self._list(folder)}
+
+    @cached_property
+    def _reports(self) -> str:
         with asking(self.uri):
             _, location = self._experiment(REPORTS, REPORTS)
         return f"{location.removeprefix(PROXIED)}/reports"
+
+    def reports(self) -> str:
+        """See `Place`."""
+        return self._reports
+
+    def reporters(self) -> list[str]:
+        """See `Place`."""
+        return [Path(entry["path"]).name for entry in self._list(self._reports) if entry.get("is_dir")]
+
+    def told(self, reporter: str) -> list[str]:
+        """See `Place`."""
+        sizes = self._sizes(f"{self._reports}/{reporter}")
+        return [name for name, size in sizes.items() if 0 < size <= MAX_REPORT_BYTES]
+
+    def hear(self, reporter: str, name: str) -> bytes | None:
+        """See `Place`."""
+        path, content = f"{self._reports}/{reporter}/{name}", b""
+        with asking(self.uri), self._request("GET", f"/{quote(path)}", stream=True) as response:
+            if response.status_code == 404:
+                return None
+            self._refuse(response, f"GET {path}")
+            for piece in response.iter_content(MAX_REPORT_BYTES):  # its length is what the server says, not what comes
+                content += piece
+                if len(content) > MAX_REPORT_BYTES:
+                    return None
+        return content
 
     def names(self) -> list[str]:
         """See `Place`."""

@@ -223,5 +223,6 @@ def test_unsure_samples_are_kept_where_that_was_switched_on_up_to_a_daily_cap(
     kept = list(home.spool.glob("*.npz"))
     assert len(kept) == 2
     with np.load(kept[0], allow_pickle=False) as found:
+        assert set(found) == {"input", "confidence"}
         assert np.array_equal(found["input"], INPUTS[:1])
         assert 0 < found["confidence"] < 1

@@ -25,6 +25,17 @@ MEASURED = {
     "machine": {"arch": "x86_64", "onnxruntime": "1.31.1"},
     "instructions": "any",
 }
+DESCRIBED = {
+    "variant": "model.int8",
+    "minimum_agent": "0.1.0",
+    "runtime": {"onnxruntime": ">=1.20"},
+    "instructions": "any",
+    "classes": ["0", "1"],
+    "input": {"name": "input", "shape": ["batch", 4], "dtype": "uint8"},
+    "tolerance": {"max_difference": 0.001, "min_equal": 0.99},
+    "contract": CONTRACT,
+    "measured": {"threads": 1, "batch_size": 1, **MEASURED},
+}
 OTHER = "digits-sensor"
 
 
@@ -48,7 +59,7 @@ class Shelf:
         for name, content in contents.items():
             (folder / name).write_bytes(content)
         described = {name: {"bytes": len(c), "sha256": sha256(c).hexdigest()} for name, c in contents.items()}
-        manifest = json.dumps({"format": 2, "name": model, "serial": serial, "files": described}).encode()
+        manifest = json.dumps({"format": 2, "name": model, "serial": serial, "files": described, **DESCRIBED}).encode()
         (folder / "manifest.json").write_bytes(manifest)
         return sha256(manifest).hexdigest()
 

@@ -9,7 +9,7 @@ from tuf.api.metadata import Metadata
 
 from limbeck.errors import PublishingError
 from limbeck.publishing import keys as keys_file
-from limbeck.publishing.keys import Keys
+from limbeck.publishing.keys import Keys, NewKey
 
 
 def mode(path: Path) -> int:
@@ -84,21 +84,21 @@ def test_a_key_of_a_service_needs_its_public_key_and_a_scheme_that_exists(tmp_pa
 
 def test_a_new_key_comes_with_a_root_that_the_old_key_signed(keys: Keys) -> None:
     old = keys.root.roles["targets"].keyids
-    keys.next_root("targets")
+    keys.next_root("targets", NewKey())
     assert keys.root.version == 2
     assert keys.root.roles["targets"].keyids != old
     assert mode(keys.folder / "targets-2.pem") == 0o600
     assert Keys.open(keys.folder).root.version == 2
-    keys.next_root("root")
+    keys.next_root("root", NewKey())
     signed: Metadata = keys.roots[-1]
     assert set(signed.signatures) == {*keys.roots[1].signed.roles["root"].keyids, *keys.root.roles["root"].keyids}
 
 
 def test_a_threshold_needs_as_many_keys_and_then_as_many_signatures(keys: Keys) -> None:
     with pytest.raises(PublishingError, match=r"targets would have 1 key\(s\) and need 2; choose --threshold"):
-        keys.next_root("targets", threshold=2)
+        keys.next_root("targets", NewKey(threshold=2))
     assert keys.root.version == 1
-    keys.next_root("targets", add=True, threshold=2)
+    keys.next_root("targets", NewKey(add=True, threshold=2))
     assert len(keys.enough("targets")) == 2
     (keys.folder / "targets.pem").unlink()
     with pytest.raises(PublishingError, match=r"targets needs 2 signature\(s\), 1 of its keys can sign here"):
@@ -108,13 +108,13 @@ def test_a_threshold_needs_as_many_keys_and_then_as_many_signatures(keys: Keys) 
 def test_without_roots_key_no_role_gets_a_new_one(keys: Keys) -> None:
     (keys.folder / "root.pem").unlink()
     with pytest.raises(PublishingError, match=r"root needs 1 signature\(s\), 0 of its keys can sign here"):
-        keys.next_root("timestamp")
+        keys.next_root("timestamp", NewKey())
     assert not (keys.folder / "timestamp-2.pem").exists()
 
 
 def test_a_root_that_the_one_before_did_not_sign_is_refused(keys: Keys, tmp_path: Path) -> None:
     stranger = keys_file.init(tmp_path / "stranger")
-    stranger.next_root("targets")
+    stranger.next_root("targets", NewKey())
     with pytest.raises(PublishingError, match=r"root version 2 is not signed by the keys of the one before"):
         keys.add_root(stranger.root_bytes(2))
     shutil.copy(stranger.folder / "2.root.json", keys.folder)

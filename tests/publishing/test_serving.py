@@ -16,7 +16,7 @@ from limbeck.edge.manifest import sha256
 from limbeck.errors import PublishingError
 from limbeck.publishing import keys as keys_file
 from limbeck.publishing import metadata
-from limbeck.publishing.keys import Keys
+from limbeck.publishing.keys import Keys, NewKey
 from limbeck.publishing.places import Folder
 from limbeck.publishing.serving import Publisher
 from tests.publishing.conftest import OTHER, Device, FromFolder, Shelf
@@ -329,7 +329,7 @@ def test_a_rotated_key_reaches_devices_and_none_of_them_ever_finds_metadata_that
         mine = Keys.open(keys.folder)
         fragile = Fragile(place.path, dies_at, look)
         try:
-            Publisher(mine, fragile, registry=shelf, ledger_file=workspace / "l.jsonl").rotate(role)
+            Publisher(mine, fragile, registry=shelf, ledger_file=workspace / "l.jsonl").rotate(role, NewKey())
         except Killed:
             if place.read("2.root.json"):
                 break  # it is in force: the command again would be another rotation
@@ -355,7 +355,7 @@ def test_a_lost_key_is_replaced_by_root(
     device.sees()
     for role in ("timestamp", "targets"):
         (keys.folder / f"{role}.pem").unlink()
-        publisher.rotate(role)
+        publisher.rotate(role, NewKey())
     publisher.publish(MODEL, serial=1)
     assert device.sees()["serial"] == 1
 
@@ -365,7 +365,7 @@ def test_another_publisher_with_a_copy_of_the_keys_takes_up_a_rotation(
 ) -> None:
     publisher.publish(MODEL, serial=1)
     shutil.copytree(keys.folder, workspace / "copy")
-    publisher.rotate("timestamp")
+    publisher.rotate("timestamp", NewKey())
     other = Publisher(Keys.open(workspace / "copy"), place, registry=shelf, ledger_file=workspace / "l.jsonl")
     with pytest.raises(PublishingError, match=r"timestamp needs 1 signature\(s\), 0 .* \(nothing says where it is\)"):
         other.publish(MODEL, serial=2)

@@ -24,12 +24,17 @@ LINES = [line for block in BLOCKS for line in block.text.splitlines() if line.st
 
 @pytest.mark.parametrize("line", LINES)
 def test_every_command_and_flag_on_the_page_exists(line: str) -> None:
+    assert unknown_flags(line) == set()
+
+
+def unknown_flags(line: str) -> set[str]:
+    """Flags in a line of `limbeck ...` that its command does not have."""
     _, *words = shlex.split(line)
     command = typer.main.get_command(cli.app)
     while (commands := getattr(command, "commands", None)) is not None:
         command = commands[words.pop(0)]
     known = {flag for parameter in command.params for flag in parameter.opts}
-    assert {word for word in words if word.startswith("--")} <= known
+    return {word for word in words if word.startswith("--")} - known
 
 
 def test_the_page_tells_how_long_metadata_hold_and_where_keys_may_live() -> None:
@@ -51,12 +56,18 @@ def test_the_commands_of_the_page_run(tmp_path: Path) -> None:
     assert set(json.loads(manifest.read_text())) == told
 
 
-def run_the_page(uri: str, folder: Path) -> None:
+def environment_of(uri: str, folder: Path) -> dict[str, str]:
+    """Variables with which a page's commands run as a reader types them."""
     (folder / "bin").mkdir()
     (folder / "bin/limbeck").write_text(f'#!/bin/sh\nexec {sys.executable} -m limbeck.cli "$@"\n')
     (folder / "bin/limbeck").chmod(0o755)
     variables = environment(uri)
     variables["PATH"] = f"{folder}/bin:{variables['PATH']}"
+    return variables
+
+
+def run_the_page(uri: str, folder: Path) -> None:
+    variables = environment_of(uri, folder)
     for block in BLOCKS:
         if not block.is_example:
             subprocess.run(["bash", "-euc", block.text], cwd=folder, env=variables, check=True)
