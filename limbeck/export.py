@@ -108,6 +108,7 @@ def session(path: Path) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    options.add_session_config_entry("session.x64quantprecision", "1")  # as where it serves: see `limbeck.edge.session`
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 

@@ -3,7 +3,8 @@
 x86 without VNNI multiplies bytes with `vpmaddubsw`, which adds two products in 16 bits and saturates at 32,767:
 2 x 255 x 127 does not fit, 2 x 255 x 64 does. Weights of 7 bits therefore give every processor the same sums.
 (Activations of 7 bits would too, but ONNX has no rounding to 7 bits: what lies above the calibrated range leaves it.)
-VNNI, AMX and ARM's dot products add in 32 bits.
+VNNI, AMX and ARM's dot products add in 32 bits. Our own ONNX Runtime sessions ask for exact sums (`limbeck.edge.session`), a
+user's may not.
 """
 
 from dataclasses import dataclass

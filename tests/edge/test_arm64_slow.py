@@ -13,16 +13,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
-from numpy.typing import NDArray
 
 from limbeck import models, quantization
 from limbeck.checkpoint import Spec
 from limbeck.components import Component
 from limbeck.edge.bundle import INT8_STEPS
-from limbeck.export import to_onnx
+from limbeck.export import run, to_onnx
 from tests.conftest import ROOT
 from tests.edge.delivery import INPUTS, ArtifactServer, Publisher
 
@@ -111,11 +109,11 @@ def test_bundles_prove_themselves_and_answer_on_arm64_as_they_did_here(
         [("fp32", (), "any"), ("u8s7", stick, "any"), ("s8s8", (), "dotprod")], start=1
     ):
         stem = "model.fp32" if kind == "fp32" else "model.int8"
-        answers = exact(exported[kind], INPUTS)
+        answers = run(exported[kind], INPUTS)
         publisher.publish(serial, file=exported[kind], stem=stem, answers=answers, instructions=needs)
         assert f"serial {serial} serves, on probation" in arm(*edge, "update", *source, "--home", "home")
         told = arm(*edge, "predict", "samples.npy", "--logits", "logits.npy", "--home", "home")
-        here = exact(exported[kind], SAMPLES)
+        here = run(exported[kind], SAMPLES)
         there = np.load(tmp_path / "logits.npy")
         assert {json.loads(line)["serial"] for line in told.splitlines()} == {serial}
         assert np.array_equal(there.argmax(1), here.argmax(1)), kind
@@ -136,12 +134,3 @@ def test_wrong_golden_answers_are_refused_there_too(arm: Arm, publisher: Publish
     said = arm(*edge, "update", "--from", str(publisher.folder), "--home", "home")
     assert "does not give the golden answers here" in said
     assert json.loads(arm(*edge, "status", "--json", "--home", "home"))["current"] is None
-
-
-def exact(file: Path, x: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Answers [N, K] to samples [N, ...] without the saturation of 16-bit sums on an x86 that has no VNNI."""
-    options = onnxruntime.SessionOptions()
-    options.add_session_config_entry("session.x64quantprecision", "1")
-    session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-    found: NDArray[np.float32] = session.run(None, {"input": x})[0]
-    return found
