@@ -1,12 +1,13 @@
 """Bytes from the server or from a stick, with resume, caps and patience; what arrives is not trusted yet."""
 
 import contextlib
+import math
 import random
 import socket
 import threading
 import time
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol, TypeVar
 from urllib.parse import quote
@@ -42,6 +43,11 @@ class Patience:
     attempts: int = 5
     base_s: float = 1.0
     most_s: float = 60.0
+
+    def times(self, factor: float) -> "Patience":
+        """Waits and pauses so many times as long, at least a hundredth; attempts and the least speed stay."""
+        waits = {f.name: getattr(self, f.name) * max(factor, 0.01) for f in fields(self) if f.name.endswith("_s")}
+        return replace(self, **{**waits, "min_bytes_per_s": self.min_bytes_per_s})
 
 
 class Absent(EdgeError):
@@ -142,7 +148,7 @@ class Server:
         headers = {**self._headers, **options.pop("headers", {})}
         try:
             answer = self._pool.request(method, url, headers=headers, preload_content=False, **options)
-        except (urllib3.exceptions.HTTPError, OSError) as error:
+        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:  # ValueError: sent on to what is no URL
             raise Unavailable(f"{url} does not answer: {_cause(error)}.") from None
         if answer.status in (401, 403, 404):
             answer.release_conn()
@@ -223,10 +229,11 @@ def _seconds(retry_after: str | None) -> float | None:
     if retry_after is None:
         return None
     with contextlib.suppress(ValueError):
-        return max(0.0, float(retry_after))
+        seconds = float(retry_after)
+        return max(0.0, seconds) if math.isfinite(seconds) else None
     from email.utils import parsedate_to_datetime
 
-    with contextlib.suppress(ValueError, TypeError):
+    with contextlib.suppress(ValueError, TypeError, OverflowError):
         return max(0.0, parsedate_to_datetime(retry_after).timestamp() - time.time())
     return None
 
