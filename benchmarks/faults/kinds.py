@@ -415,6 +415,10 @@ def bad_in_use(scene: Scene) -> None:
     scene.is_bad = scene.ends_in_use = True
 
 
+def crashing(draw: random.Random) -> Version:
+    return Version(CRASHES.format(operator=draw.choice(("Div", "Mod"))))
+
+
 def slow(draw: random.Random) -> Version:
     return Version(LOOPS.format(times=draw.randrange(1000, 5000)), max_p95_ms=draw.uniform(0.001, 0.05))
 
@@ -484,7 +488,7 @@ KINDS: dict[str, Kind] = {
     "clock set forward": Kind(clock_forward),
     "clock set back": Kind(clock_back),
     "bit rot on the disk": Kind(rot),
-    "model crashes the runtime": Kind(bad, lambda _: Version(CRASHES)),
+    "model crashes the runtime": Kind(bad, crashing),
     "model answers NaN": Kind(bad, lambda _: Version(NAN)),
     "model answers NaN in use": Kind(bad_in_use, lambda _: Version(NAN_ON_BLACK)),
     "model raises in use": Kind(bad_in_use, lambda _: Version(RAISES_ON_BLACK)),
