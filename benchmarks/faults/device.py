@@ -30,7 +30,7 @@ class Disk:
     """A small file system that can fill up and turn read-only; without the right to mount, a folder that cannot."""
 
     def __init__(self, place: Path) -> None:
-        self.place = place
+        self.place, self.is_read_only = place, False
         place.mkdir()
         self.is_real = not subprocess.run(
             ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "drill", str(place)], capture_output=True
@@ -42,20 +42,17 @@ class Disk:
         with (self.place / "filler").open("wb") as stream:
             os.posix_fallocate(stream.fileno(), 0, max(1, there.f_bavail * there.f_frsize - free_bytes))
 
-    def turn(self, mode: str) -> None:
-        """Read-only (`ro`), as a worn card does, or writable (`rw`). While a file is being written it waits."""
-        for _ in range(500):
-            if not subprocess.run(
-                ["mount", "-o", f"remount,{mode},bind", str(self.place)], capture_output=True
-            ).returncode:
-                return
-            time.sleep(0.002)
-        raise RuntimeError(f"{self.place} cannot be remounted {mode}")
+    def turn_read_only(self) -> None:
+        """As a worn card does, also while files are being written: another view of it is mounted on top."""
+        subprocess.run(["mount", "--bind", str(self.place), str(self.place)], check=True)
+        subprocess.run(["mount", "-o", "remount,ro,bind", str(self.place)], check=True)
+        self.is_read_only = True
 
     def mend(self) -> None:
         """Room again, writable again."""
-        if self.is_real:
-            self.turn("rw")
+        if self.is_read_only:
+            subprocess.run(["umount", "--lazy", str(self.place)], check=True)
+            self.is_read_only = False
         (self.place / "filler").unlink(missing_ok=True)
 
     def close(self) -> None:

@@ -370,11 +370,11 @@ def disk_full(scene: Scene) -> None:
 def read_only(scene: Scene) -> None:
     moment = scene.draw.randrange(-1, NUM_REQUESTS)
     if moment < 0:
-        scene.device.disk.turn("ro")
+        scene.device.disk.turn_read_only()
         return
 
     def act(x: Exchange) -> None:
-        scene.device.disk.turn("ro")
+        scene.device.disk.turn_read_only()
         x.pass_on()
 
     scene.befall(_any, act, skip=moment, times=1)
