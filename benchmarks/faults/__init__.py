@@ -32,7 +32,7 @@ def mounting() -> list[str]:
     return []
 
 
-def play(journal: Path, num_seeds: int, place: Path) -> None:
+def play(journal: Path, num_seeds: int, place: Path, patience: float = 1.0) -> None:
     """Run the drill to its end.
 
     Raises:
@@ -41,7 +41,7 @@ def play(journal: Path, num_seeds: int, place: Path) -> None:
     """
     command = [*mounting(), sys.executable, "-m", "benchmarks.faults.drill"]
     done = subprocess.run(
-        [*command, "--seeds", str(num_seeds), "--journal", str(journal)],
+        [*command, "--seeds", str(num_seeds), "--journal", str(journal), "--patience", str(patience)],
         cwd=ROOT, env={**environment(place), "PYTHONPATH": str(ROOT)}, check=False,
     )  # fmt: skip
     if done.returncode:
@@ -104,11 +104,13 @@ def summary(lines: list[dict[str, Any]]) -> dict[str, Any]:
 def shortened(said: str) -> str:
     """A message without what differs from one seed to the next: addresses, keys, paths, figures."""
     rules = (
-        (r"http://[^ ;:]*?([^/ ;:]+)(?=[ ;:.]|$)", r"\1"),
-        (r"/\S*/", ""),
-        (r"\b\d+-[0-9a-f]{16}\b", "N"),
-        (r"\b[0-9a-f]{16,}\b", "..."),
-        (r"(?<![\w.])-?\d[\d,.:+T-]*\d(?:e[+-]\d+)?|(?<![\w.])\d(?![\w])", "N"),
+        (r"https?://\S*/", ""),
+        (r"(?<!\w)/\S*/", ""),
+        (r"\b\d+-[0-9a-f]{16}\b", "KEY"),
+        (r"\b[0-9a-f]{16,}\b", "DIGEST"),
+        (r"\d{4}-\d\d-\d\dT[\d:.+]*\d", "TIME"),
+        (r"(?<![\w.])(?<!answers )-?\d[\d,.]*(e[+-]\d+)?(?![\w])", "N"),
+        (r"\b\d+(?=\.(root|snapshot|targets)\.json)", "N"),
     )
     for pattern, replacement in rules:
         said = re.sub(pattern, replacement, said)

@@ -16,7 +16,7 @@ import numpy as np
 
 from limbeck.edge.agent import Agent
 
-PAUSE_S = 0.02
+PAUSE_S = 0.04
 MOST_ERRORS = 20
 
 

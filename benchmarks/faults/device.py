@@ -18,7 +18,9 @@ from benchmarks.places import ROOT
 from limbeck.edge import home as state
 from limbeck.edge.home import Home, Record
 
-SETTINGS = {"window_s": 0, "min_answers": 3, "patience": 0.05}
+SETTINGS = {"window_s": 0, "min_answers": 3}
+PATIENCE = 0.05
+"""A device's own, on loopback."""
 DISK_BYTES = 24_000_000
 WITNESS = Path(__file__).parent / "witness"
 ROLES = ("root", "timestamp", "snapshot", "targets")
@@ -66,12 +68,13 @@ class Device:
 
     Args:
         place: a new folder.
-        address: of the server, as the device sees it.
+        patience: times the usual, for everything that waits.
 
     """
 
-    def __init__(self, place: Path) -> None:
+    def __init__(self, place: Path, patience: float) -> None:
         place.mkdir(parents=True)
+        self.longest_s, self._settings = LONGEST_S * patience, {**SETTINGS, "patience": PATIENCE * patience}
         self.place, self.log = place, place / "witness.jsonl"
         self.disk = Disk(place / "disk")
         self.path = self.disk.place / "home"
@@ -85,7 +88,7 @@ class Device:
     def init(self, provisioned: Path) -> None:
         """Provision it."""
         described = json.loads((provisioned / "device.json").read_text())
-        (provisioned / "device.json").write_text(json.dumps({**described, "settings": SETTINGS}))
+        (provisioned / "device.json").write_text(json.dumps({**described, "settings": self._settings}))
         state.init(provisioned, self.path)
 
     @property
@@ -127,7 +130,7 @@ class Device:
             [*command, str(self.place / "batch.npz")], env=self._environment(), text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=(self.place / "application.log").open("a"),
         )  # fmt: skip
-        wait_for(lambda: self.answering() > 0, "the application to answer")
+        self.wait_for(lambda: self.answering() > 0, "the application to answer")
 
     def told(self) -> dict[str, Any]:
         """What the application saw since it was asked the last time.
@@ -151,7 +154,7 @@ class Device:
         assert self._application is not None
         assert self._application.stdin is not None
         assert self._application.stdout is not None
-        hanging = threading.Timer(LONGEST_S, self._application.kill)
+        hanging = threading.Timer(self.longest_s, self._application.kill)
         hanging.start()
         try:
             self._application.stdin.write("\n")
@@ -188,7 +191,20 @@ class Device:
     def stop(self) -> None:
         """End the application in good order."""
         if self._application is not None and self._application.poll() is None:
-            self._application.communicate(timeout=LONGEST_S)
+            self._application.communicate(timeout=self.longest_s)
+
+    def wait_for(self, found: Callable[[], bool], what: str) -> None:
+        """Look until it is so.
+
+        Raises:
+            RuntimeError: it is not.
+
+        """
+        until = time.monotonic() + self.longest_s
+        while not found():
+            if time.monotonic() > until:
+                raise RuntimeError(f"waited {self.longest_s:g} s for {what}")
+            time.sleep(0.03)
 
     def witnessed(self) -> list[dict[str, Any]]:
         """What the witness wrote down since it was asked the last time: files that were opened, with their digests."""
@@ -235,17 +251,3 @@ class Update:
     def kill(self) -> None:
         """Gone at once."""
         self._process.kill()
-
-
-def wait_for(found: Callable[[], bool], what: str, limit_s: float = LONGEST_S) -> None:
-    """Look until it is so.
-
-    Raises:
-        RuntimeError: it is not.
-
-    """
-    until = time.monotonic() + limit_s
-    while not found():
-        if time.monotonic() > until:
-            raise RuntimeError(f"waited {limit_s:g} s for {what}")
-        time.sleep(0.03)

@@ -3,7 +3,7 @@
 python -m benchmarks.faults.drill --seeds 20 --journal FILE     (`python -m benchmarks faults` calls it)
 
 A fault: the next version is published, something befalls its delivery, `limbeck-edge update` runs into it; then the fault is
-over, and an honest update has to bring the newest version. Meanwhile an application in a process of its own asks the model fifty
+over, and an honest update has to bring the newest version. Meanwhile an application in a process of its own asks the model twenty
 times a second. What is drawn depends on kind and seed alone.
 """
 
@@ -23,10 +23,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.faults import read
-from benchmarks.faults.device import LONGEST_S, Device, Update, wait_for
+from benchmarks.faults.device import Device, Update
 from benchmarks.faults.kinds import KINDS, Scene
 from benchmarks.faults.proxy import Proxy
-from benchmarks.faults.repository import Repository, serving
+from benchmarks.faults.repository import Repository
+from benchmarks.faults.server import mlflow_server
 from limbeck.edge import EdgeError
 
 LANES = ("a", "b")
@@ -39,9 +40,10 @@ MOST_SWALLOWED = 50_000_000
 class Lane:
     """A device, its proxy, and one model of its own."""
 
-    def __init__(self, name: str, place: Path, repository: Repository) -> None:
+    def __init__(self, name: str, place: Path, repository: Repository, patience: float) -> None:
         self.model, self.repository, self.serial = f"drill-{name}", repository, 0
-        self.proxy, self.device = Proxy(repository.uri), Device(place / name)
+        self.proxy, self.device = Proxy(repository.uri), Device(place / name, patience)
+        self.patience = patience
         try:
             self.publish()
             repository.provision(self.model, place / name / "provisioned", self.proxy.address)
@@ -67,10 +69,10 @@ class Lane:
 
     def _honestly(self) -> tuple[int | None, str]:
         update = self.device.update()
-        said = update.end(LONGEST_S)
+        said = update.end(self.device.longest_s)
         if said is None:
             update.kill()
-            update.end(LONGEST_S)
+            update.end(self.device.longest_s)
         return update.code, said or "it hangs"
 
     def _wait_until_committed(self) -> None:
@@ -78,7 +80,7 @@ class Lane:
             record = self.device.record
             return self.device.serial == self.serial and not record.on_probation
 
-        wait_for(done, f"version {self.serial} to be in use and committed")
+        self.device.wait_for(done, f"version {self.serial} to be in use and committed")
 
     def play(self, name: str, seed: int) -> dict[str, Any]:
         """One fault: what was said, and what is wrong (nothing, if it was survived)."""
@@ -91,7 +93,7 @@ class Lane:
         kind.befall(scene)
         said, wrong = self._update_under(scene)
         if scene.ends_in_use:
-            wait_for(lambda: self.device.serial == before, f"version {before} to come back")
+            self.device.wait_for(lambda: self.device.serial == before, f"version {before} to come back")
             said = next(iter(reversed(self.device.record.refused.values())))
         elif scene.is_bad or scene.is_withheld or self.device.serial != before:
             time.sleep(0.3)
@@ -99,10 +101,10 @@ class Lane:
             self.device.kill()
             self.device.start()
         if self.device.serial != before:
-            wait_for(lambda: self.device.answering() == self.device.serial, "the application to follow")
+            self.device.wait_for(lambda: self.device.answering() == self.device.serial, "the application to follow")
         during = self.device.told()
         allowed = {before} if scene.is_bad or scene.is_withheld else {before, self.serial}
-        wrong += _judge_answers(during, allowed)
+        wrong += _judge_answers(during, allowed, MOST_GAP_S * self.patience)
         if self.device.serial not in allowed:
             wrong.append(f"version {self.device.serial} is in use, allowed were {sorted(allowed)}")
         wrong += [
@@ -119,9 +121,9 @@ class Lane:
         if code != 0:
             wrong.append(f"the honest update failed: {honestly}")
         self._wait_until_committed()
-        wait_for(lambda: self.device.answering() == self.serial, f"answers of version {self.serial}")
+        self.device.wait_for(lambda: self.device.answering() == self.serial, f"answers of version {self.serial}")
         after = self.device.told()
-        wrong += _judge_answers(after, {*allowed, self.serial})
+        wrong += _judge_answers(after, {*allowed, self.serial}, MOST_GAP_S * self.patience)
         wrong += self._judge_opened()
         return {
             "kind": name,
@@ -135,13 +137,13 @@ class Lane:
 
     def _update_under(self, scene: Scene) -> tuple[str, list[str]]:
         update: Update = self.device.update(**scene.environment)
-        said = update.end(PATIENCE_S)
+        said = update.end(PATIENCE_S * self.patience)
         if said is None:
             self._mend()
-            said = update.end(LONGEST_S)
+            said = update.end(self.device.longest_s)
             if said is None:
                 update.kill()
-                update.end(LONGEST_S)
+                update.end(self.device.longest_s)
                 return "it hangs", ["the update hung, also without the fault"]
             said = f"(once the fault was over) {said}"
         if "DRILL_KILL" in scene.environment and update.code != -9:
@@ -182,11 +184,11 @@ class Lane:
         self.device.disk.close()
 
 
-def _judge_answers(told: dict[str, Any], allowed: set[int]) -> list[str]:
+def _judge_answers(told: dict[str, Any], allowed: set[int], most_gap_s: float) -> list[str]:
     """A right answer every time, of a version that may be in use, and never again of the one before."""
     serials = [serial for serial, _ in told["runs"]]
     wrong = [f"the application got: {error}" for error in told["errors"]]
-    if not serials or told["longest_s"] > MOST_GAP_S:
+    if not serials or told["longest_s"] > most_gap_s:
         wrong.append(f"no answer for {told['longest_s']:.1f} s")
     if serials != sorted(set(serials) & allowed):
         wrong.append(f"answers came from versions {serials}, allowed were {sorted(allowed)}")
@@ -201,22 +203,23 @@ def plan(num_seeds: int, can_mount: bool) -> list[tuple[str, int]]:
 
 
 @contextmanager
-def _lanes(place: Path) -> Iterator[list[Lane]]:
+def _lanes(place: Path, patience: float) -> Iterator[list[Lane]]:
     opened: list[Lane] = []
-    with serving(place) as repository:
+    with mlflow_server(place) as uri:
+        repository = Repository(place, uri)
         try:
             for name in LANES:
-                opened.append(Lane(name, place, repository))
+                opened.append(Lane(name, place, repository, patience))
             yield opened
         finally:
             for lane in opened:
                 lane.close()
 
 
-def drill(place: Path, num_seeds: int, journal: Path, only: str | None = None) -> None:
+def drill(place: Path, num_seeds: int, journal: Path, patience: float = 1.0, only: str | None = None) -> None:
     """Play what the journal does not hold yet, and write each fault's line there."""
     done = {(line["kind"], line["seed"]) for line in read(journal)}
-    with _lanes(place) as lanes, journal.open("a") as stream:
+    with _lanes(place, patience) as lanes, journal.open("a") as stream:
         waiting: queue.SimpleQueue[tuple[str, int]] = queue.SimpleQueue()
         chosen = [each for each in plan(num_seeds, lanes[0].device.disk.is_real) if only is None or only in each[0]]
         for each in chosen:
@@ -260,11 +263,14 @@ def main() -> None:
     parser.add_argument(
         "--journal", type=Path, required=True, help="a line per fault; what it holds is not played again"
     )
+    parser.add_argument(
+        "--patience", type=float, default=1.0, help="times the usual, on a machine that is busy with other things"
+    )
     parser.add_argument("--only", help="kinds whose name holds this")
     flags = parser.parse_args()
     flags.journal.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="drill", ignore_cleanup_errors=True) as folder:
-        drill(Path(folder), flags.seeds, flags.journal, flags.only)
+        drill(Path(folder), flags.seeds, flags.journal, flags.patience, flags.only)
 
 
 if __name__ == "__main__":

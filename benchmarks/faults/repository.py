@@ -2,8 +2,7 @@
 
 import json
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -19,7 +18,6 @@ from limbeck.edge.manifest import NAME
 from limbeck.publishing import keys
 from limbeck.publishing.serving import Publisher
 from limbeck.tracking.delivery import Server
-from tests.publishing.servers import free_port, mlflow_server, running
 
 FILES = ("golden.npz", f"{VARIANT}.onnx")
 
@@ -183,11 +181,3 @@ def expired_since(seconds: float) -> Change:
         signed.expires = keys.now() - timedelta(seconds=seconds)
 
     return change
-
-
-@contextmanager
-def serving(place: Path) -> Iterator[Repository]:
-    """A repository on a server of its own."""
-    port = free_port()
-    with running(mlflow_server(port, place), f"http://127.0.0.1:{port}", place / "server.log") as uri:
-        yield Repository(place, uri)
