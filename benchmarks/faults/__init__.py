@@ -105,7 +105,8 @@ def shortened(said: str) -> str:
     """A message without what differs from one seed to the next: addresses, keys, paths, figures."""
     rules = (
         (r"https?://\S*/", ""),
-        (r"(?<!\w)/\S*/", ""),
+        (r"\S*/artifacts/bundle/|(?<!\w)/\S*/", ""),
+        (r"\bdrill-[ab]\b", "MODEL"),
         (r"\b\d+-[0-9a-f]{16}\b", "KEY"),
         (r"\b[0-9a-f]{16,}\b", "DIGEST"),
         (r"\d{4}-\d\d-\d\dT[\d:.+]*\d", "TIME"),

@@ -117,6 +117,7 @@ class Device:
     def _environment(self, **more: str) -> dict[str, str]:
         paths = os.pathsep.join(map(str, (WITNESS, ROOT)))
         usual = {"PYTHONPATH": paths, "DRILL_LOG": str(self.log), "DRILL_HOME": str(self.path), "OMP_NUM_THREADS": "1"}
+        usual["PYTHONDONTWRITEBYTECODE"] = ""  # as on a device: compiled once
         return {**os.environ, **usual, "NO_PROXY": "*", **more}
 
     def update(self, **environment: str) -> "Update":

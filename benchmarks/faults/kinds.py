@@ -155,8 +155,7 @@ def endless(names: tuple[str, ...], scene: Scene) -> None:
         def piece() -> bytes:
             return packer.compress(PIECE * 16) + packer.flush(zlib.Z_SYNC_FLUSH) if packed else PIECE
 
-        sent = x.send_until_lifted(piece, 0.0, MOST_BYTES // (1000 if packed else 1))
-        scene.swallowed = max(scene.swallowed, sent * (1000 if packed else 1))
+        scene.swallowed = max(scene.swallowed, x.send_until_lifted(piece, 0.0, MOST_BYTES))
 
     scene.befall(_named(name), act, times=scene.times())
 
@@ -258,7 +257,7 @@ def stolen_online_keys(scene: Scene) -> None:
     """Snapshot and timestamp are signed by the true keys, over targets older than the device has seen."""
     seen = scene.device.floors["targets"]
     known = {scene.repository.targets_of(timestamp) for timestamp in scene.repository.history[-6:]}
-    older = scene.draw.choice([version for version in known if version < seen])
+    older = scene.draw.choice(sorted(version for version in known if version < seen))
     scene.is_bad = True
 
     def change(snapshot: object) -> None:

@@ -17,6 +17,7 @@ from limbeck.edge.bundle import File
 from limbeck.edge.manifest import sha256
 
 CHUNK_BYTES = 65_536
+MAX_ACKNOWLEDGEMENT_BYTES = 10_000
 Found = TypeVar("Found")
 
 
@@ -197,10 +198,20 @@ class Server:
             Absent: it will not have it.
             Unavailable: it could not take it now.
         """
+        import json
+
+        import urllib3
+
         answer = self._request("PUT", place, body=content)
-        answer.release_conn()
-        if answer.status != 200:
-            raise Unavailable(f"the server answered {answer.status} to {place}.")
+        try:
+            said = answer.read(MAX_ACKNOWLEDGEMENT_BYTES)
+            acknowledged = answer.status == 200 and (not said or isinstance(json.loads(said), dict))
+        except (urllib3.exceptions.HTTPError, OSError, ValueError):
+            acknowledged = False  # the page of a hotel's network, say
+        finally:
+            answer.close()
+        if not acknowledged:
+            raise Unavailable(f"the server answered {answer.status} to {place}, and did not acknowledge it.")
 
 
 def _nothing() -> Generator[bytes, None, None]:

@@ -146,6 +146,15 @@ def test_nothing_is_lost_while_the_server_does_not_take_it(
     assert upload(device) == 1
 
 
+def test_a_page_in_the_servers_place_is_no_acknowledgement(device: Home, server: ArtifactServer) -> None:
+    spool.tell(device, "refused", "3-abc", "too slow")
+    server.faults.append(lambda handler, place, content: handler.answer(200, b"<html>Welcome!</html>") or True)
+    with pytest.raises(Unavailable, match="did not acknowledge it"):
+        upload(device)
+    server.faults[0] = lambda handler, place, content: handler.answer(200, b"{}") or True
+    assert upload(device) == 1
+
+
 def test_an_acknowledgement_that_is_lost_leads_to_the_same_file_again(device: Home, server: ArtifactServer) -> None:
     spool.tell(device, "refused", "3-abc", "too slow")
 

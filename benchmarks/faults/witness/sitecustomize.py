@@ -101,7 +101,8 @@ def ended(following: str) -> None:
     global step, operations
     if step == last_step:
         kill()  # it was shorter than the last time
-    note(step=step, operations=operations)
+    if following or step == "switched":  # else the update ended early
+        note(step=step, operations=operations)
     step, operations = following, 0
 
 
