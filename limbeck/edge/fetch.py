@@ -206,11 +206,12 @@ class Server:
         try:
             said = answer.read(MAX_ACKNOWLEDGEMENT_BYTES)
             acknowledged = answer.status == 200 and (not said or isinstance(json.loads(said), dict))
-        except (urllib3.exceptions.HTTPError, OSError, ValueError):
+        except (urllib3.exceptions.HTTPError, OSError, ValueError, RecursionError):
             acknowledged = False  # the page of a hotel's network, say
-        finally:
+        if acknowledged:
+            answer.release_conn()
+        else:
             answer.close()
-        if not acknowledged:
             raise Unavailable(f"the server answered {answer.status} to {place}, and did not acknowledge it.")
 
 
