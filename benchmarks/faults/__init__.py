@@ -125,7 +125,3 @@ def table(result: dict[str, Any]) -> list[str]:
         said = next(iter(found["said"]), "").replace("|", "/")
         lines.append(f"| {name} | {found['faults']} | {found['survived']} | {said} |")
     return lines
-
-
-if __name__ == "__main__":
-    print("\n".join(table(json.loads((ROOT / "benchmarks" / "results" / "faults.json").read_text()))))
