@@ -259,14 +259,17 @@ def _pool(address: str, patience: Patience) -> Any:
         sock: socket.socket
 
         def getresponse(self) -> Any:
-            held = self.sock
-            timer = threading.Timer(patience.headers_s, _hang_up, [held])
+            held, late = self.sock, threading.Event()
+            timer = threading.Timer(patience.headers_s, _hang_up, [held, late])
             timer.daemon = True
             timer.start()
             try:
-                return super().getresponse()  # type: ignore[misc]
+                found = super().getresponse()  # type: ignore[misc]
             finally:
                 timer.cancel()
+            if late.is_set():  # http.client takes a head that breaks off for a whole one
+                raise TimeoutError(f"no head within {patience.headers_s:g} s")
+            return found
 
     class Http(connectionpool.HTTPConnectionPool):
         ConnectionCls = type("Connection", (Bounded, connection.HTTPConnection), {})
@@ -297,7 +300,8 @@ def _manager(address: str, settings: dict[str, Any]) -> Any:
     return urllib3.PoolManager(**settings)
 
 
-def _hang_up(held: socket.socket) -> None:
+def _hang_up(held: socket.socket, late: threading.Event) -> None:
+    late.set()
     with contextlib.suppress(OSError):
         # not SSLSocket's own, which would pull the rug from under the reading thread
         socket.socket.shutdown(held, socket.SHUT_RDWR)
@@ -327,8 +331,10 @@ def persist(action: Callable[[], Found], patience: Patience, *, advanced: Callab
             time.sleep(max(pause, (error.retry_after_s or 0) + random.uniform(0, patience.base_s)))
 
 
-def content(source: Source, place: str, most_bytes: int) -> bytes:
+def content(source: Source, place: str, most_bytes: int, *, least_bytes: int = 1) -> bytes:
     """A small file, at most `most_bytes` long.
+
+    A head or a body that was cut off may look like a shorter answer: with less than `least_bytes` it is asked for again.
 
     Raises:
         TooMuch: it is longer.
@@ -344,6 +350,8 @@ def content(source: Source, place: str, most_bytes: int) -> bytes:
                 found += chunk
                 if len(found) > most_bytes:
                     raise TooMuch(f"{place} has more than the {most_bytes:,} bytes announced; it is not taken.")
+        if len(found) < least_bytes:
+            raise Unavailable(f"{place} ended after {len(found):,} bytes; there have to be {least_bytes:,}.")
         return bytes(found)
 
     return persist(once, source.patience)
