@@ -499,21 +499,23 @@ def test_a_server_that_drips_is_given_up(publisher: Publisher, server: ArtifactS
     assert time.monotonic() - began < 3
 
 
+HALF_A_HEAD = b"HTTP/1.1 200 OK\r\nContent-Ty"
+LESS_THAN_SIGNED = b'HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n{"a":'
+
+
 @pytest.mark.parametrize(
-    "head", [b"HTTP/1.1 200 OK\r\nContent-Ty", b'HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n{"a":']
+    ("name", "answer"),
+    [("timestamp.json", HALF_A_HEAD), ("manifest.json", HALF_A_HEAD), ("manifest.json", LESS_THAN_SIGNED)],
 )
-@pytest.mark.parametrize("name", ["timestamp.json", "manifest.json"])
 def test_an_answer_that_was_cut_off_and_looks_whole_is_asked_for_again(
-    publisher: Publisher, server: ArtifactServer, home: Home, name: str, head: bytes
+    publisher: Publisher, server: ArtifactServer, home: Home, name: str, answer: bytes
 ) -> None:
-    if name == "timestamp.json" and b"Length" in head:
-        pytest.skip("nobody signs the length of a timestamp: it is no JSON, and the next check asks again")
     publisher.publish(1)
 
     def cut_short(handler: _Handler, place: str, content: bytes) -> bool:
         if not place.endswith(name) or len(fetched(server, name)) > 1:
             return False
-        handler.wfile.write(head)
+        handler.wfile.write(answer)
         handler.close_connection = True
         return True
 
