@@ -104,13 +104,14 @@ def summary(lines: list[dict[str, Any]]) -> dict[str, Any]:
 def shortened(said: str) -> str:
     """A message without what differs from one seed to the next: addresses, keys, paths, figures."""
     rules = (
-        (r"https?://\S*/", ""),
+        (r"^\(once the fault was over\) ", ""),
+        (r"https?://\S*/|\b\d+/tuf/", ""),
         (r"\S*/artifacts/bundle/|(?<!\w)/\S*/", ""),
         (r"\bdrill-[ab]\b", "MODEL"),
         (r"\b\d+-[0-9a-f]{16}\b", "KEY"),
         (r"\b[0-9a-f]{16,}\b", "DIGEST"),
         (r"\d{4}-\d\d-\d\dT[\d:.+]*\d", "TIME"),
-        (r"(?<![\w.])(?<!answers )-?\d[\d,.]*(e[+-]\d+)?(?![\w])", "N"),
+        (r"(?<![\w.])(?<!answers )-?\d+([,.]\d+)*(e[+-]\d+)?(?!\w)", "N"),
         (r"\b\d+(?=\.(root|snapshot|targets)\.json)", "N"),
     )
     for pattern, replacement in rules:
