@@ -9,13 +9,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import agent, cold, fleet, int8, loops, noop, ort, prepare, sparsity, training
+from benchmarks import agent, cold, faults, fleet, int8, loops, noop, ort, prepare, sparsity, training
 from benchmarks.places import ROOT, about
 from limbeck.atomic import write_json
 
 BENCHMARKS = {
     "agent": agent,
     "cold": cold,
+    "faults": faults,
     "fleet": fleet,
     "int8": int8,
     "loops": loops,
@@ -26,13 +27,15 @@ BENCHMARKS = {
     "training": training,
 }
 ON_DATA = ("int8", "loops")
+LONG = ("faults",)
 
 
 def main(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            help=f"Of {', '.join(BENCHMARKS)}. Default: all, in this order ({' and '.join(ON_DATA)} need $LIMBECK_DATA)."
+            help=f"Of {', '.join(BENCHMARKS)}. Default: all but {', '.join(LONG)}, in this order "
+            f"({' and '.join(ON_DATA)} need $LIMBECK_DATA)."
         ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Where the results go.")] = ROOT / "benchmarks" / "results",
@@ -42,7 +45,8 @@ def main(
     params = ROOT / "tests" / "tiny.yaml" if quick else ROOT / "params.yaml"
     console = Console()
     with tempfile.TemporaryDirectory() as folder:
-        for name in names or [name for name in BENCHMARKS if name not in ON_DATA or "LIMBECK_DATA" in os.environ]:
+        left_out = {*LONG, *(() if "LIMBECK_DATA" in os.environ else ON_DATA)}
+        for name in names or [name for name in BENCHMARKS if name not in left_out]:
             if name not in BENCHMARKS:
                 raise typer.BadParameter(f"no benchmark {name!r}; there are {', '.join(BENCHMARKS)}")
             result = BENCHMARKS[name].measure(Path(folder), params)
@@ -58,6 +62,8 @@ def main(
                 limit = result["limits"].get(key)
                 table.add_row(key, f"{value:.3f}", "" if limit is None else f"{limit:.2f}")
             console.print(table)
+            for line in getattr(BENCHMARKS[name], "table", lambda _: [])(result):
+                print(line)
 
 
 if __name__ == "__main__":

@@ -53,6 +53,7 @@ class _Model:
         self.usage = Usage()
         self.opened = time.monotonic()
         self.on_probation = False
+        self.since = 0.0  # of the switch to it, as the record says
         self.report_name = spool.new_name(key)
 
     def fit(self, batch: NDArray[Any]) -> NDArray[Any]:
@@ -92,6 +93,7 @@ class Agent:
         self._swapping = threading.RLock()
         self._stopped = threading.Event()
         self._seen: Any = None
+        self._left: set[tuple[str, float]] = set()  # keys that failed in this process, each with its switch
         self._baseline: float | None = None
         self._updating: subprocess.Popen[bytes] | None = None
         self._flushed = self._reported = time.monotonic()
@@ -204,7 +206,7 @@ class Agent:
             with _noted("going back could not be written down"):
                 self._write_back(key, str(error))
             return model
-        model.on_probation = record.on_probation
+        model.on_probation, model.since = record.on_probation, record.since
         return model
 
     def _first_look_s(self) -> float:
@@ -233,8 +235,11 @@ class Agent:
         if stamp == self._seen:
             return
         record = self._home.read()
-        if record.current in (None, self._model.key):
-            self._model.on_probation = record.on_probation and record.current == self._model.key
+        model = self._model
+        if record.current in (None, model.key):
+            model.on_probation, model.since = record.on_probation and record.current == model.key, record.since
+        elif (record.current, record.since) in self._left:
+            pass  # going back is not written down yet, or could not be
         elif self._home.is_held():
             return
         else:
@@ -243,7 +248,9 @@ class Agent:
 
     def _swap(self) -> None:
         with self._swapping:
-            before = self._model
+            before, record = self._model, self._home.read()
+            if (record.current, record.since) in self._left:  # since we looked
+                return
             try:
                 after = self._open()
             except EdgeError as error:
@@ -320,15 +327,21 @@ class Agent:
             if self._model is not model:  # another thread did
                 return True
             record = self._home.read()
-            if record.previous is None:
+            is_ours = record.current == model.key  # else another process went back, or further
+            key = record.previous if is_ours else record.current
+            if key is None:
                 _warn("serial %d fails (%s), and there is none before it", model.manifest.serial, why)
                 model.on_probation = False
                 return False
             try:
-                self._model = _Model(self._home, record.previous)
+                after = _Model(self._home, key)
             except EdgeError as error:
                 _warn("%s", error)
                 return False
+            if not is_ours:
+                after.on_probation, after.since = record.on_probation, record.since
+            self._left.add((model.key, model.since))
+            self._model = after
         _warn("serial %d went back to %d: %s", model.manifest.serial, self.serial, why)
         model.on_probation = False
         with _noted("going back could not be written down; this process does not return to it"):

@@ -177,7 +177,7 @@ def _update(flags: argparse.Namespace) -> None:
         if isinstance(source, Server):  # also when there was no update to be had
             try:
                 spool.upload(home, source)
-            except EdgeError as error:
+            except (EdgeError, OSError) as error:  # how the update ended is what the command tells
                 print(f"limbeck-edge: {error}", file=sys.stderr)
 
 

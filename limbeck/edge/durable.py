@@ -3,10 +3,14 @@
 (`limbeck.atomic` has the pipeline's own: a device has this room alone.)
 """
 
+import contextlib
 import json
 import os
 from pathlib import Path
 from typing import Any
+
+PARTIAL = ".partial"
+"""What the name of a file ends in until it is whole."""
 
 
 def fsync(path: Path) -> None:
@@ -34,12 +38,17 @@ def move(source: Path, place: Path) -> None:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Replace a file whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    move(partial, path)
+    partial = path.with_name(path.name + PARTIAL)
+    try:
+        with partial.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        move(partial, path)
+    except OSError:
+        with contextlib.suppress(OSError):  # on a full disk it would keep the little room there is
+            partial.unlink(missing_ok=True)
+        raise
 
 
 def write_json(path: Path, value: Any, *, indent: int | None = 1) -> None:

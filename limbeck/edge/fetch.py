@@ -1,12 +1,13 @@
 """Bytes from the server or from a stick, with resume, caps and patience; what arrives is not trusted yet."""
 
 import contextlib
+import math
 import random
 import socket
 import threading
 import time
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol, TypeVar
 from urllib.parse import quote
@@ -16,6 +17,7 @@ from limbeck.edge.bundle import File
 from limbeck.edge.manifest import sha256
 
 CHUNK_BYTES = 65_536
+MAX_ACKNOWLEDGEMENT_BYTES = 10_000
 Found = TypeVar("Found")
 
 
@@ -42,6 +44,11 @@ class Patience:
     attempts: int = 5
     base_s: float = 1.0
     most_s: float = 60.0
+
+    def times(self, factor: float) -> "Patience":
+        """Waits and pauses so many times as long, at least a hundredth; attempts and the least speed stay."""
+        waits = {f.name: getattr(self, f.name) * max(factor, 0.01) for f in fields(self) if f.name.endswith("_s")}
+        return replace(self, **{**waits, "min_bytes_per_s": self.min_bytes_per_s})
 
 
 class Absent(EdgeError):
@@ -142,7 +149,7 @@ class Server:
         headers = {**self._headers, **options.pop("headers", {})}
         try:
             answer = self._pool.request(method, url, headers=headers, preload_content=False, **options)
-        except (urllib3.exceptions.HTTPError, OSError) as error:
+        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:  # ValueError: sent on to what is no URL
             raise Unavailable(f"{url} does not answer: {_cause(error)}.") from None
         if answer.status in (401, 403, 404):
             answer.release_conn()
@@ -191,10 +198,21 @@ class Server:
             Absent: it will not have it.
             Unavailable: it could not take it now.
         """
+        import json
+
+        import urllib3
+
         answer = self._request("PUT", place, body=content)
-        answer.release_conn()
-        if answer.status != 200:
-            raise Unavailable(f"the server answered {answer.status} to {place}.")
+        try:
+            said = answer.read(MAX_ACKNOWLEDGEMENT_BYTES)
+            acknowledged = answer.status == 200 and (not said or isinstance(json.loads(said), dict))
+        except (urllib3.exceptions.HTTPError, OSError, ValueError, RecursionError):
+            acknowledged = False  # the page of a hotel's network, say
+        if acknowledged:
+            answer.release_conn()
+        else:
+            answer.close()
+            raise Unavailable(f"the server answered {answer.status} to {place}, and did not acknowledge it.")
 
 
 def _nothing() -> Generator[bytes, None, None]:
@@ -223,10 +241,11 @@ def _seconds(retry_after: str | None) -> float | None:
     if retry_after is None:
         return None
     with contextlib.suppress(ValueError):
-        return max(0.0, float(retry_after))
+        seconds = float(retry_after)
+        return max(0.0, seconds) if math.isfinite(seconds) else None
     from email.utils import parsedate_to_datetime
 
-    with contextlib.suppress(ValueError, TypeError):
+    with contextlib.suppress(ValueError, TypeError, OverflowError):
         return max(0.0, parsedate_to_datetime(retry_after).timestamp() - time.time())
     return None
 
@@ -240,14 +259,17 @@ def _pool(address: str, patience: Patience) -> Any:
         sock: socket.socket
 
         def getresponse(self) -> Any:
-            held = self.sock
-            timer = threading.Timer(patience.headers_s, _hang_up, [held])
+            held, late = self.sock, threading.Event()
+            timer = threading.Timer(patience.headers_s, _hang_up, [held, late])
             timer.daemon = True
             timer.start()
             try:
-                return super().getresponse()  # type: ignore[misc]
+                found = super().getresponse()  # type: ignore[misc]
             finally:
                 timer.cancel()
+            if late.is_set():  # http.client takes a head that breaks off for a whole one
+                raise TimeoutError(f"no head within {patience.headers_s:g} s")
+            return found
 
     class Http(connectionpool.HTTPConnectionPool):
         ConnectionCls = type("Connection", (Bounded, connection.HTTPConnection), {})
@@ -278,7 +300,8 @@ def _manager(address: str, settings: dict[str, Any]) -> Any:
     return urllib3.PoolManager(**settings)
 
 
-def _hang_up(held: socket.socket) -> None:
+def _hang_up(held: socket.socket, late: threading.Event) -> None:
+    late.set()
     with contextlib.suppress(OSError):
         # not SSLSocket's own, which would pull the rug from under the reading thread
         socket.socket.shutdown(held, socket.SHUT_RDWR)
@@ -309,8 +332,10 @@ def persist(action: Callable[[], Found], patience: Patience, *, advanced: Callab
             time.sleep(asked_s + random.uniform(0, min(patience.most_s, max(patience.base_s * 2**failed, asked_s))))
 
 
-def content(source: Source, place: str, most_bytes: int) -> bytes:
+def content(source: Source, place: str, most_bytes: int, *, least_bytes: int = 1) -> bytes:
     """A small file, at most `most_bytes` long.
+
+    A head or a body that was cut off may look like a shorter answer: with less than `least_bytes` it is asked for again.
 
     Raises:
         TooMuch: it is longer.
@@ -326,6 +351,8 @@ def content(source: Source, place: str, most_bytes: int) -> bytes:
                 found += chunk
                 if len(found) > most_bytes:
                     raise TooMuch(f"{place} has more than the {most_bytes:,} bytes announced; it is not taken.")
+        if len(found) < least_bytes:
+            raise Unavailable(f"{place} ended after {len(found):,} bytes; there have to be {least_bytes:,}.")
         return bytes(found)
 
     return persist(once, source.patience)

@@ -42,6 +42,7 @@ class Settings:
         latency_slack: how many times the contract's p95 an answer may take beside the application, on probation.
         max_starts: processes that may open a version on probation without closing it; one more, and it crashed them.
         report_every_s: between two reports of use.
+        patience: how many times the usual a server may take for anything, and pauses last; below 1 on a fast network.
         max_spool_bytes: on disk for what awaits its upload; the oldest goes first.
         samples_below: confidence under which raw samples are kept for the operator; null keeps none.
         samples_per_day: at most so many.
@@ -54,6 +55,7 @@ class Settings:
     latency_slack: float = 3.0
     max_starts: int = 3
     report_every_s: float = 3600.0
+    patience: float = 1.0
     max_spool_bytes: int = 8_000_000
     samples_below: float | None = None
     samples_per_day: int = 20

@@ -46,13 +46,16 @@ def tell(home: Home, event: str, key: str, why: str, **facts: Any) -> None:
 
 def bound(home: Home) -> int:
     """Remove the oldest files until the rest keeps the limit; how many went since this device was provisioned."""
-    files = sorted((path for path in home.spool.glob("*") if path.suffix in (".json", ".npz")), key=lambda p: p.name)
-    total, gone = sum(path.stat().st_size for path in files), 0
-    for path in files:
+    sizes = {}
+    for path in sorted(path for path in home.spool.glob("*") if path.suffix in (".json", ".npz")):
+        with contextlib.suppress(FileNotFoundError):  # sent meanwhile
+            sizes[path] = path.stat().st_size
+    total, gone = sum(sizes.values()), 0
+    for path, size in sizes.items():
         if total <= home.device.settings.max_spool_bytes:
             break
-        total -= path.stat().st_size
-        path.unlink(missing_ok=True)  # sent meanwhile
+        total -= size
+        path.unlink(missing_ok=True)
         gone += 1
     counter = home.path / "dropped.json"
     before = int(durable.read_json(counter)) if counter.is_file() else 0
@@ -64,11 +67,17 @@ def bound(home: Home) -> int:
 def close_stale(home: Home, *, older_than_s: float = STALE_S) -> None:
     """Make what dead processes left open ready to be sent.
 
-    A process that was only asleep writes its file again under the same name, and the server's copy is replaced.
+    A process that was only asleep writes its file again under the same name, and the server's copy is replaced. What
+    one that was killed had not written to its end goes.
     """
-    for path in home.spool.glob(f"*{OPEN}"):
-        if time.time() - path.stat().st_mtime > older_than_s:
-            path.replace(path.with_suffix(".json"))
+    for path in home.spool.glob("*"):
+        with contextlib.suppress(FileNotFoundError):  # another process was first
+            if path.suffix not in (OPEN, durable.PARTIAL) or time.time() - path.stat().st_mtime <= older_than_s:
+                continue
+            if path.suffix == OPEN:
+                path.replace(path.with_suffix(".json"))
+            else:
+                path.unlink()
 
 
 def upload(home: Home, server: "Server") -> int:
@@ -89,14 +98,15 @@ def upload(home: Home, server: "Server") -> int:
     for path in sorted(home.spool.glob("*")):
         if path.suffix not in (".json", ".npz"):
             continue
-        before = path.stat().st_mtime_ns
-        try:
-            server.put(f"{home.device.reports}/{home.device.id}/{path.name}", path.read_bytes())
-        except Absent as error:
-            raise EdgeError(f"{error} (reports; nothing is lost, {path.name} waits)") from None
-        if path.stat().st_mtime_ns == before:
-            path.unlink()
-        sent += 1
+        with contextlib.suppress(FileNotFoundError):  # it gave way to newer ones meanwhile
+            before = path.stat().st_mtime_ns
+            try:
+                server.put(f"{home.device.reports}/{home.device.id}/{path.name}", path.read_bytes())
+            except Absent as error:
+                raise EdgeError(f"{error} (reports; nothing is lost, {path.name} waits)") from None
+            sent += 1
+            if path.stat().st_mtime_ns == before:
+                path.unlink()
     return sent
 
 

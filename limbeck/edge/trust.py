@@ -138,7 +138,8 @@ def _offer(home: Home, source: Source, alias: str, target: TargetFile) -> Offer 
         )
     found = _held(home, serial, target)
     if found is None:
-        found = content(source, _join(source.artifacts, artifacts, NAME), target.length)
+        place = _join(source.artifacts, artifacts, NAME)
+        found = content(source, place, target.length, least_bytes=target.length)
         try:
             target.verify_length_and_hashes(found)
         except exceptions.LengthOrHashMismatchError as error:

@@ -194,7 +194,7 @@ def open_source(home: Home, stick: Path | None = None) -> Source:
     """Where this device gets its updates; the account's name and password come from the environment."""
     import os
 
-    from limbeck.edge.fetch import Folder, Server
+    from limbeck.edge.fetch import Folder, Patience, Server
 
     if stick is not None:
         return Folder(stick)
@@ -202,4 +202,5 @@ def open_source(home: Home, stick: Path | None = None) -> Source:
         raise EdgeError(f"{home.path} was provisioned without a server; give --from STICK.")
     name, password = (os.environ.get(f"MLFLOW_TRACKING_{what}") for what in ("USERNAME", "PASSWORD"))
     credentials = (name, password or "") if name else None
-    return Server(home.device.server, home.device.metadata, credentials=credentials)
+    patience = Patience().times(home.device.settings.patience)
+    return Server(home.device.server, home.device.metadata, credentials=credentials, patience=patience)

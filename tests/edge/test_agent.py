@@ -156,6 +156,33 @@ def test_a_version_that_fails_in_use_is_left_before_its_answer_is_given(
     assert again.kind == "refused"
 
 
+def test_a_version_that_was_left_is_not_taken_up_before_that_is_written_down(
+    publisher: Publisher, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(publisher, home, 2, RAISES_ON_BLACK)
+    monkeypatch.setattr(Agent, "_write_back", lambda *_: None)  # later, or never: the disk is slow, or read-only
+    with Agent(home.path, updates=False) as agent:
+        agent.predict(BLACK)
+        with home.edit() as record:
+            record.failure = "an update wrote meanwhile"
+        agent._follow()
+        agent._swap()
+        agent.predict(BLACK)
+        assert agent.serial == 1
+        with home.edit() as record:
+            record.since += 1  # the operator had it switched to again
+        agent._follow()
+        assert agent.serial == 2
+
+
+def test_of_two_processes_the_second_follows_where_the_first_went_back(publisher: Publisher, home: Home) -> None:
+    key = install(publisher, home, 2, RAISES_ON_BLACK)
+    with Agent(home.path, updates=False) as one, Agent(home.path, updates=False) as other:
+        assert np.array_equal(one.predict(BLACK), other.predict(BLACK))
+        assert (one.serial, other.serial) == (1, 1)
+    assert list(home.read().refused) == [key]
+
+
 def test_a_version_too_slow_in_use_goes_back_by_itself(publisher: Publisher, home: Home) -> None:
     with Agent(home.path, updates=False) as agent:
         publisher.publish(2, LOOPS.format(times=30000), contract={"max_p95_ms": 0.01})

@@ -1,5 +1,6 @@
 """What comes back from a device: small, bounded, sent once it is acknowledged, never in the way."""
 
+import errno
 import json
 import os
 import threading
@@ -145,6 +146,15 @@ def test_nothing_is_lost_while_the_server_does_not_take_it(
     assert upload(device) == 1
 
 
+def test_a_page_in_the_servers_place_is_no_acknowledgement(device: Home, server: ArtifactServer) -> None:
+    spool.tell(device, "refused", "3-abc", "too slow")
+    server.faults.append(lambda handler, place, content: handler.answer(200, b"<html>Welcome!</html>") or True)
+    with pytest.raises(Unavailable, match="did not acknowledge it"):
+        upload(device)
+    server.faults[0] = lambda handler, place, content: handler.answer(200, b"{}") or True
+    assert upload(device) == 1
+
+
 def test_an_acknowledgement_that_is_lost_leads_to_the_same_file_again(device: Home, server: ArtifactServer) -> None:
     spool.tell(device, "refused", "3-abc", "too slow")
 
@@ -180,6 +190,41 @@ def test_what_a_dead_process_left_open_is_sent_and_what_a_living_one_writes_is_n
         os.utime(path, (time.time() - age, time.time() - age))
     assert upload(device) == 1
     assert [path.name for path in device.spool.iterdir()] == ["20260102-1-b.open"]
+
+
+def test_what_a_killed_process_had_not_written_to_its_end_is_removed_in_time(device: Home) -> None:
+    old, new = (device.spool / f"{name}.json.partial" for name in ("old", "new"))
+    for path in (old, new):
+        path.write_text('{"cut off')
+    os.utime(old, (0, 0))
+    spool.close_stale(device)
+    assert list(device.spool.glob("*.partial")) == [new]
+
+
+def test_a_report_that_a_full_disk_does_not_take_leaves_nothing_there(
+    device: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = set(device.spool.iterdir())
+
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    spool.tell(device, "refused", "1-abc", "it is too slow")
+    assert set(device.spool.iterdir()) == before
+
+
+def test_a_report_that_gives_way_while_it_is_sent_is_no_failure(
+    device: Home, server: ArtifactServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool.tell(device, "refused", "1-abc", "it is too slow")
+
+    def give_way(self: Server, place: str, content: bytes) -> None:
+        for path in device.spool.glob("*.json"):
+            path.unlink()
+
+    monkeypatch.setattr(Server, "put", give_way)
+    assert upload(device) >= 1
 
 
 def test_a_device_without_a_place_for_reports_sends_none(

@@ -15,7 +15,7 @@ import pytest
 
 from limbeck.edge import EdgeError, bundle, trial, trust
 from limbeck.edge import update as updating
-from limbeck.edge.fetch import Folder, Server, Unavailable
+from limbeck.edge.fetch import Folder, Patience, Server, Unavailable
 from limbeck.edge.home import Home
 from limbeck.edge.update import Outcome
 from tests.edge.delivery import (
@@ -499,6 +499,31 @@ def test_a_server_that_drips_is_given_up(publisher: Publisher, server: ArtifactS
     assert time.monotonic() - began < 3
 
 
+HALF_A_HEAD = b"HTTP/1.1 200 OK\r\nContent-Ty"
+LESS_THAN_SIGNED = b'HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n{"a":'
+
+
+@pytest.mark.parametrize(
+    ("name", "answer"),
+    [("timestamp.json", HALF_A_HEAD), ("manifest.json", HALF_A_HEAD), ("manifest.json", LESS_THAN_SIGNED)],
+)
+def test_an_answer_that_was_cut_off_and_looks_whole_is_asked_for_again(
+    publisher: Publisher, server: ArtifactServer, home: Home, name: str, answer: bytes
+) -> None:
+    publisher.publish(1)
+
+    def cut_short(handler: _Handler, place: str, content: bytes) -> bool:
+        if not place.endswith(name) or len(fetched(server, name)) > 1:
+            return False
+        handler.wfile.write(answer)
+        handler.close_connection = True
+        return True
+
+    server.faults.append(cut_short)
+    assert update(home).kind == "switched"
+    assert len(fetched(server, name)) == 2
+
+
 def test_a_server_that_asks_for_time_gets_it(publisher: Publisher, server: ArtifactServer, home: Home) -> None:
     publisher.publish(1)
     asked: list[float] = []
@@ -521,6 +546,34 @@ def test_a_server_that_asks_for_an_hour_is_left_alone(publisher: Publisher, serv
         update(home)
     assert len(server.seen) == 1
     assert 3500 < home.read().not_before - time.time() <= 3600
+
+
+@pytest.mark.parametrize("asked", ["1e999", "nan", "soon", "-1", "Mon, 01 Jan 0001 00:00:00 -0000"])
+def test_a_server_that_asks_for_no_time_at_all_is_asked_again_as_usual(
+    publisher: Publisher, server: ArtifactServer, home: Home, asked: str
+) -> None:
+    publisher.publish(1)
+    server.faults.append(lambda handler, place, content: handler.answer(503, Retry_After=asked) or True)
+    with pytest.raises(Unavailable, match="answers 503"):
+        update(home)
+    assert len(server.seen) == QUICK.attempts
+    assert home.read().not_before == 0
+
+
+def test_a_server_that_sends_on_to_what_is_no_address_is_told_of(
+    publisher: Publisher, server: ArtifactServer, home: Home
+) -> None:
+    server.faults.append(lambda handler, place, content: handler.answer(302, Location="http://[") or True)
+    with pytest.raises(Unavailable, match="does not answer: "):
+        update(home)
+
+
+def test_a_device_is_as_patient_as_its_settings_say(publisher: Publisher, tmp_path: Path) -> None:
+    source = updating.open_source(provisioned(publisher, tmp_path, patience=0.5))
+    usual = Patience()
+    assert (source.patience.read_s, source.patience.most_s) == (usual.read_s / 2, usual.most_s / 2)
+    assert (source.patience.attempts, source.patience.min_bytes_per_s) == (usual.attempts, usual.min_bytes_per_s)
+    assert usual.times(0).read_s == usual.read_s / 100
 
 
 @pytest.mark.parametrize(
