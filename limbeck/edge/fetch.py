@@ -313,7 +313,7 @@ def persist(action: Callable[[], Found], patience: Patience, *, advanced: Callab
     Args:
         action: what to do; repeated when it raises `Unavailable`.
         patience: attempts in a row, and pauses.
-        advanced: whether the attempt just made brought something; then counting begins anew.
+        advanced: whether the attempt just made brought enough; then counting begins anew.
 
     Raises:
         Unavailable: the last attempt's, or the one whose `Retry-After` is longer than anybody waits.
@@ -389,6 +389,7 @@ def _fill(source: Source, place: str, part: Path, file: File) -> None:
         part.unlink()
         size = 0
     before = size
+    enough = source.patience.min_bytes_per_s * source.patience.grace_s  # a few drops an attempt would hold us for ever
 
     def once() -> None:
         nonlocal size
@@ -410,7 +411,7 @@ def _fill(source: Source, place: str, part: Path, file: File) -> None:
 
     def advanced() -> bool:
         nonlocal before
-        before, found = size, size > before
+        before, found = size, size - before >= enough
         return found
 
     if size < file.bytes or not part.is_file():

@@ -393,6 +393,20 @@ def test_a_download_that_keeps_breaking_off_goes_on_from_where_it_was(
     assert starts == list(range(0, 100_000, 10_000))
 
 
+def test_a_server_that_gives_drops_is_left_alone_until_another_update(
+    publisher: Publisher, server: ArtifactServer, home: Home
+) -> None:
+    key = publisher.publish(1, padding=100_000)
+    server.faults.append(cut_after(10))
+    with pytest.raises(Unavailable, match=r"padding\.bin"):
+        update(home)
+    starts = [int((wanted or "bytes=0-")[6:-1]) for wanted in fetched(server, "padding.bin")]
+    assert starts == [10 * number for number in range(len(starts))]
+    assert (home.incoming(key) / "padding.bin.part").stat().st_size == starts[-1] + 10
+    server.faults.clear()
+    assert update(home).kind == "switched"
+
+
 def test_what_came_before_the_server_went_away_is_kept_for_the_next_update(
     publisher: Publisher, server: ArtifactServer, home: Home
 ) -> None:
