@@ -62,8 +62,8 @@ def main(
                 limit = result["limits"].get(key)
                 table.add_row(key, f"{value:.3f}", "" if limit is None else f"{limit:.2f}")
             console.print(table)
-            for line in getattr(BENCHMARKS[name], "table", lambda _: [])(result):
-                print(line)
+            if hasattr(BENCHMARKS[name], "table"):
+                print(BENCHMARKS[name].table(result))
 
 
 if __name__ == "__main__":

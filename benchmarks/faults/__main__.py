@@ -8,5 +8,5 @@ from benchmarks.places import ROOT
 
 PAGE = ROOT / "docs" / "device.md"
 found = json.loads((ROOT / "benchmarks" / "results" / "faults.json").read_text())
-lines = "".join(f"{line}\n" for line in table(found))
+lines = f"{table(found)}\n"
 PAGE.write_text(re.sub(r"(?<=\n)\| fault \| .*?\n(?=\n)", lambda _: lines, PAGE.read_text(), flags=re.DOTALL))

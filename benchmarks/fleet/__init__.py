@@ -253,4 +253,4 @@ def table(result: dict[str, Any]) -> str:
         "server's memory, peak": [f"{each['server_peak_mb']:.0f} MB" for each in waves],
     }
     head = "| | all at once | overloaded, then away, at first |\n|---|---|---|\n"
-    return head + "".join(f"| {what} | {' | '.join(cells)} |\n" for what, cells in rows.items())
+    return head + "\n".join(f"| {what} | {' | '.join(cells)} |" for what, cells in rows.items())

@@ -54,7 +54,7 @@ def test_a_summary_counts_by_kind_what_was_survived_and_said() -> None:
     assert found["kinds"]["401"] == {
         "faults": 3, "survived": 2, "said": {"b.json answers 401": 3}, "longest_gap_s": 0.0,
     }  # fmt: skip
-    assert faults.table(found)[-1] == "| 401 | 3 | 2 | b.json answers 401 |"
+    assert faults.table(found).splitlines()[-1] == "| 401 | 3 | 2 | b.json answers 401 |"
     assert found["not_survived"] == lines[2:]
 
 

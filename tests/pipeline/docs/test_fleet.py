@@ -2,8 +2,6 @@
 
 import json
 
-import pytest
-
 from benchmarks import fleet
 from tests.conftest import ROOT
 from tests.pipeline.docs.pages import text_of
@@ -11,7 +9,6 @@ from tests.pipeline.docs.pages import text_of
 RESULT = ROOT / "benchmarks/results/fleet.json"
 
 
-@pytest.mark.skipif(not RESULT.is_file(), reason="python -m benchmarks fleet has not been run")
 def test_what_the_page_says_of_a_fleet_was_measured() -> None:
     measured = json.loads(RESULT.read_text())
     assert measured["num_agents"] == fleet.NUM_AGENTS
