@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -108,7 +107,7 @@ def main(
 ) -> None:
     """Run to the end, or on from where a killed one was; then measure beside peers on an otherwise idle machine."""
     environment.settle()
-    began, folder = time.monotonic(), with_seed(recipe, seed)
+    folder = with_seed(recipe, seed)
     done = subprocess.run(
         [str(Path(sys.executable).with_name("dvc")), "--wait-for-lock", "repro", f"benchmark@{target}"], cwd=folder,
         env={**os.environ, "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])},
@@ -117,7 +116,7 @@ def main(
         raise SystemExit(done.returncode)
     result = {
         **about(f"python -m benchmarks.figures {recipe} {target} --seed {seed}"),
-        "recipe": recipe, "target": target, "seed": seed, "wall_s": time.monotonic() - began,
+        "recipe": recipe, "target": target, "seed": seed,
         **figures(folder, target), "by_turns": beside_peers(recipe, target, folder),
     }  # fmt: skip
     write_json(out / f"{recipe}-{target}-{seed}.json", result)
