@@ -5,7 +5,6 @@ import time
 
 import torch
 from torch.utils.data import DataLoader, RandomSampler
-from torchdistill.core.distillation import DistillationBox
 
 from benchmarks.arm import done, read_spec
 from benchmarks.loops.textbook import accuracy, datasets, networks, rates
@@ -13,6 +12,8 @@ from benchmarks.loops.textbook import accuracy, datasets, networks, rates
 
 def main() -> None:
     """Time the epochs, validation included."""
+    from torchdistill.core.distillation import DistillationBox  # needs the torchvision that textbook makes importable
+
     spec, place = read_spec()
     train = spec["train"]
     torch.set_num_threads(train["threads"])
