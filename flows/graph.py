@@ -26,6 +26,11 @@ class Stage:
     exclusive: bool = False
 
     @property
+    def kind(self) -> str:
+        """The `prune` of `prune@phone`."""
+        return self.name.partition("@")[0]
+
+    @property
     def target(self) -> str | None:
         """The `phone` of `prune@phone`."""
         return self.name.partition("@")[2] or None
@@ -40,15 +45,16 @@ class Step:
     why: tuple[str, ...] = ()
 
 
-def load(workspace: Path, targets: Iterable[str] | None = None) -> tuple[Stage, ...]:
+def load(workspace: Path, targets: Iterable[str] | None = None, until: str | None = None) -> tuple[Stage, ...]:
     """Read the stages in topological order: upstream before downstream, ties in dvc.yaml's order.
 
     Args:
         workspace: folder with dvc.yaml, params.yaml and .dvc.
         targets: keep only these targets' stages and what they need; None keeps everything.
+        until: keep nothing behind this stage, `benchmark` say.
 
     Raises:
-        ParamsError: a target that dvc.yaml and params.yaml do not have.
+        ParamsError: a target or stage that dvc.yaml and params.yaml do not have.
         LimbeckError: DVC cannot read the pipeline; the message is DVC's own.
 
     """
@@ -58,7 +64,8 @@ def load(workspace: Path, targets: Iterable[str] | None = None) -> tuple[Stage, 
         values = _values(workspace)
         stages = [_stage(node, [up.name for up in graph.successors(node) if up in nodes], values) for node in nodes]
     ordered = order(stages)
-    return ordered if targets is None else select(ordered, tuple(targets))
+    chosen = ordered if targets is None else select(ordered, tuple(targets))
+    return chosen if until is None else up_to(chosen, until)
 
 
 def changed(workspace: Path) -> dict[str, tuple[str, ...]]:
@@ -99,7 +106,24 @@ def select(stages: tuple[Stage, ...], targets: tuple[str, ...]) -> tuple[Stage, 
     for target in targets:
         if target not in known:
             raise ParamsError(f"no target {target!r}; {nearest(target, known)}")
-    wanted = {stage.name for stage in stages if stage.target in targets}
+    return _closure(stages, {stage.name for stage in stages if stage.target in targets})
+
+
+def up_to(stages: tuple[Stage, ...], kind: str) -> tuple[Stage, ...]:
+    """Keep the stages of a kind, `benchmark` of every target say, and everything upstream of them.
+
+    Raises:
+        ParamsError: there is none.
+
+    """
+    wanted = {stage.name for stage in stages if stage.kind == kind}
+    if not wanted:
+        raise ParamsError(f"no stage {kind!r}; {nearest(kind, list(dict.fromkeys(stage.kind for stage in stages)))}")
+    return _closure(stages, wanted)
+
+
+def _closure(stages: tuple[Stage, ...], wanted: set[str]) -> tuple[Stage, ...]:
+    """These stages and everything upstream of them."""
     for stage in reversed(stages):
         if stage.name in wanted:
             wanted.update(stage.upstream)

@@ -65,6 +65,7 @@ def compress(
     folder: Path | None = None,
     jobs: int | None = None,
     show: bool = False,
+    until: str | None = None,
 ) -> Any:
     """Bring the pipeline up to date: distil, prune, quantize, export, measure and register.
 
@@ -74,12 +75,13 @@ def compress(
         folder: another workspace's folder.
         jobs: stages side by side; as many as there are processors when empty.
         show: keep the terminal informed (the command line does).
+        until: go no further than this stage, `benchmark` say.
 
     Raises:
         ParamsError: params.yaml, a target or the recipe is not right; nothing was started.
         PipelineFailed: a stage failed; everything that does not depend on it went on.
     """
-    return _Run(target or None, workspace.locate(recipe, folder), jobs, show).execute()
+    return _Run(target or None, workspace.locate(recipe, folder), jobs, show, until).execute()
 
 
 @task(persist_result=False, cache_policy=NO_CACHE)
@@ -91,11 +93,13 @@ def stage_task(run: "_Run", stage: Stage) -> str:
 class _Run:
     """One run of the flow."""
 
-    def __init__(self, targets: list[str] | None, folder: Path, jobs: int | None, show: bool) -> None:
+    def __init__(
+        self, targets: list[str] | None, folder: Path, jobs: int | None, show: bool, until: str | None = None
+    ) -> None:
         environment.settle()  # a worker imports this file without the command around it
         self.params: Params = params_file.load(folder / "params.yaml")
         self.folder = folder
-        self.stages = graph.load(folder, targets)
+        self.stages = graph.load(folder, targets, until)
         self.steps = {step.stage.name: step for step in graph.plan(self.stages, graph.changed(folder))}
         self.machine = Machine(jobs or os.cpu_count() or 1)
         self.board = Board(folder, self.stages)
@@ -183,14 +187,13 @@ class _Run:
 
         DVC restores a decision from its cache without anything having been registered.
         """
-        kind, _, target = stage.name.partition("@")
-        decision = self.folder / "registry" / f"{target}.json"
-        if kind != "register" or not decision.exists():
+        decision = self.folder / "registry" / f"{stage.target}.json"
+        if stage.kind != "register" or not decision.exists():
             return True
         from limbeck.tracking import registry
 
         decided = json.loads(decision.read_text(encoding="utf-8"))
-        name = f"{self.params.name}-{target}"
+        name = f"{self.params.name}-{stage.target}"
         return registry.is_registered(name, decided["identity"], uri=self.uri, variant=decided["variant"])
 
     @contextmanager

@@ -290,11 +290,11 @@ class MeasureParams(Section):
 
 
 class TrackingParams(Section):
-    """Where runs and versions go when MLFLOW_TRACKING_URI does not say."""
+    """Where runs and versions go when MLFLOW_TRACKING_URI does not say; no `champion_margin`: the champion stays."""
 
     uri: str
     experiment: str
-    champion_margin: Quality
+    champion_margin: Quality | None
 
     @model_validator(mode="after")
     def _uri_has_a_scheme(self) -> "TrackingParams":

@@ -68,6 +68,10 @@ def run(
         experiment=tracking.experiment,
     )
     report.log(f"{model} version {version.number} {'registered' if version.is_new else 'was registered already'}")
+    write_json(out, decision.choice())
+    if tracking.champion_margin is None:
+        report.log(f"{model}: tracking.champion_margin is null, so version {version.number} stays a candidate")
+        return {}
     score = scorer(metric)
     _, labels = read(data, "test")
 
@@ -85,5 +89,4 @@ def run(
         ledger_file=home_of(Path()) / ledger.NAME,
     )
     report.log(f"{model} champion {'moved' if promotion.moved else 'stays'}: {promotion.why}")
-    write_json(out, decision.choice())
     return {}

@@ -33,6 +33,14 @@ def test_a_target_brings_what_it_needs_and_nothing_else(project: Project) -> Non
     assert [stage.name for stage in graph.load(project(CHAIN), ["sensor"])] == ["a", "b@sensor", "c@sensor"]
 
 
+def test_a_run_up_to_a_stage_leaves_out_what_stands_behind_it(project: Project) -> None:
+    folder = project(CHAIN)
+    assert [stage.name for stage in graph.load(folder, until="b")] == ["a", "b@phone", "b@sensor"]
+    assert [stage.name for stage in graph.load(folder, ["phone"], until="b")] == ["a", "b@phone"]
+    with pytest.raises(ParamsError, match="no stage 'd'"):
+        graph.load(folder, until="d")
+
+
 def test_an_unknown_target_names_the_nearest(project: Project) -> None:
     with pytest.raises(ParamsError, match="no target 'senzor'; did you mean 'sensor'"):
         graph.load(project(CHAIN), ["senzor"])

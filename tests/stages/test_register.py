@@ -81,6 +81,9 @@ def run(workspace: Path, target: str, uri: str = "") -> subprocess.CompletedProc
 def test_an_away_server_fails_register_alone_and_the_same_command_registers_later(
     workspace: Path, target: str, name: str
 ) -> None:
+    params = workspace / "params.yaml"
+    asked = params.read_text()
+    params.write_text(asked.replace("champion_margin: 0.01", "champion_margin: null"))
     with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts and never answers
         away = run(workspace, target, f"http://127.0.0.1:{silent.getsockname()[1]}")
     assert away.returncode == 2
@@ -94,9 +97,13 @@ def test_an_away_server_fails_register_alone_and_the_same_command_registers_late
     decision: dict[str, Any] = json.loads(out.read_text())
     identity = manifest_file.identity(workspace / "export" / target)
     assert (decision["target"], decision["identity"]) == (target, identity)
+    assert "champion_margin is null, so version 1 stays a candidate" in done.stdout
+    assert not (workspace / "ledger.jsonl").exists()
 
+    params.write_text(asked)
     again = run(workspace, target)
     assert "was registered already" in again.stdout
+    assert "champion moved: the first champion" in again.stdout
     assert json.loads(out.read_text()) == decision
     client = open_client(f"sqlite:///{workspace}/mlflow.db")
     (version,) = client.search_model_versions(f"name = '{name}-{target}'")
