@@ -46,10 +46,20 @@ def begun(student: StudentParams, data: Path, seed: int) -> tuple[Spec, Network]
     if student.warm is None:
         spec = spec_of(student, data)
         return spec, models.build(spec)
-    return _stored(student.warm, data.parent / student.warm.folder, read_meta(data))
+    return stored(student.warm, data.parent / student.warm.folder, read_meta(data))
 
 
-def _stored(warm: WarmStart, folder: Path, meta: Meta) -> tuple[Spec, Network]:
+def stored(warm: WarmStart, folder: Path, meta: Meta) -> tuple[Spec, Network]:
+    """A stored student for data as `meta` describes them; new rows of its head come from torch's current generator.
+
+    Raises:
+        CheckpointError: as `begun`.
+
+    """
+    if not folder.is_dir():
+        raise CheckpointError(
+            f"student.model.folder: {folder} is missing; write a whole path, or one that starts beside params.yaml."
+        )
     theirs, state = checkpoint.read(folder)
     if (digest := checkpoint.digest_of(folder)) != warm.sha256:
         raise CheckpointError(
