@@ -152,6 +152,8 @@ class Comparison:
             raise ParamsError(
                 f"{target}: its student is the teacher itself, which nothing teaches; name another target."
             )
+        if (warm := params.targets[target].student.warm) and warm.tune == "nothing":
+            raise ParamsError(f"{target}: student.model.tune is nothing, so nothing is taught; take all or norms.")
         return cls(workspace, target, params, show)
 
     @property

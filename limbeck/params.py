@@ -53,6 +53,8 @@ Beta: TypeAlias = Annotated[float, Field(ge=0, lt=1)]
 """How much of a running average each step keeps."""
 Instructions: TypeAlias = Literal["any", "avx2", "vnni", "dotprod"]
 """What a target multiplies bytes with; `any`: answers must be the same on all of them."""
+Tune: TypeAlias = Literal["all", "norms", "nothing"]
+"""What of a stored network goes on learning."""
 Name: TypeAlias = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,39}$")]
 
 
@@ -302,19 +304,45 @@ class TrackingParams(Section):
         return self
 
 
-TEACHER = "teacher"
+TEACHER, STORED = "teacher", "checkpoint"
+
+
+class WarmStart(Component):
+    """`model: {use: checkpoint}`: a student that was trained before, cut or not; its own model, widths and normalization.
+
+    DVC sees the digest, not the folder, which stands beside params.yaml or is a whole path. Being pinned, the checkpoint
+    needs no list of import paths that it may name.
+
+    tune: `all` weights are trained; `norms` are norms (their statistics too) and biases; `nothing` goes on as it is.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    folder: Path
+    sha256: Sha256
+    tune: Tune
+
+
+def _is_warm(value: Any) -> str:
+    use = value.get("use") if isinstance(value, dict) else getattr(value, "use", None)
+    return "warm" if use == STORED else "fresh"
 
 
 class StudentParams(Section):
     """The small network and how it is trained; `model: {use: teacher}` is the teacher itself, to be cut and quantized."""
 
-    model: Component
+    model: Annotated[Annotated[WarmStart, Tag("warm")] | Annotated[Component, Tag("fresh")], Discriminator(_is_warm)]
     train: TrainParams
 
     @property
     def is_teacher(self) -> bool:
         """Whether there is no other network than the teacher."""
         return self.model.use == TEACHER
+
+    @property
+    def warm(self) -> WarmStart | None:
+        """The stored student that training starts from; None where it starts from fresh weights."""
+        return self.model if isinstance(self.model, WarmStart) else None
 
     @model_validator(mode="after")
     def _takes_the_teacher_as_it_is(self) -> "StudentParams":
@@ -372,7 +400,8 @@ class PruneParams(Component):
 class QuantizeParams(Section):
     """int8: `use` names the scheme, the rest the rungs of the ladder, from the cheapest.
 
-    Calibration with each of the `observers`, then up to `max_float_layers` layers in float, then training (`qat`).
+    Calibration with each of the `observers`, then up to `max_float_layers` layers in float, then training (`qat`; null
+    ends the ladder before it).
     `arithmetic: auto` follows the target's `instructions`.
     """
 
@@ -381,7 +410,7 @@ class QuantizeParams(Section):
     observers: Annotated[tuple[Component, ...], Field(min_length=1)]
     batch_size: PositiveInt
     max_float_layers: NonNegativeInt
-    qat: ShortTrainParams
+    qat: ShortTrainParams | None
 
 
 class ExportParams(Section):
@@ -529,11 +558,21 @@ def load(path: Path = Path("params.yaml")) -> Params:
         raise ParamsError(
             f"{path} holds {type(raw).__name__}, expected sections such as {', '.join(Params.model_fields)}."
         )
+    return checked(raw, str(path))
+
+
+def checked(raw: dict[str, Any], place: str) -> Params:
+    """Check values that were read, or made; `place` names them.
+
+    Raises:
+        ParamsError: naming every offending key, what was expected and what was found.
+
+    """
     try:
         return Params.model_validate(raw)
     except ValidationError as error:
         lines = "\n".join(f"  {line}" for line in _explain(error))
-        raise ParamsError(f"{path} cannot be used:\n{lines}") from None
+        raise ParamsError(f"{place} cannot be used:\n{lines}") from None
 
 
 def _explain(error: ValidationError) -> Iterator[str]:
@@ -561,7 +600,7 @@ def _explain(error: ValidationError) -> Iterator[str]:
 
 def _is_tag(key: str) -> bool:
     """Whether an entry of an error's place is pydantic's name for the kind that was chosen, not a key of the file."""
-    return key in ("used", "unused") or key.startswith("use=")
+    return key in ("used", "unused", "warm", "fresh") or key.startswith("use=")
 
 
 def _siblings(loc: list[str]) -> list[str]:

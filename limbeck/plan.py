@@ -23,6 +23,7 @@ from limbeck.checkpoint import Spec
 from limbeck.components import bind
 from limbeck.data.splits import Meta, read, read_meta
 from limbeck.devices import DEVICES
+from limbeck.distillation import begun
 from limbeck.edge import EdgeError
 from limbeck.errors import DataError, DeviceError, ParamsError
 from limbeck.export import to_onnx
@@ -99,6 +100,7 @@ def plan(params: Params, data: Path, targets: list[str], say: Say) -> list[Plan]
     Raises:
         DataError: the data is not prepared.
         ComponentError: a component does not exist or does not take its keywords.
+        CheckpointError: a stored student that a target starts from is none, or not for this data.
 
     """
     meta, samples = read_meta(data), read(data, "calibration")[0][:NUM_CALIBRATION]
@@ -171,6 +173,9 @@ class _Planner:
         torch.manual_seed(self.params.seed)
         if target.student.is_teacher:
             spec, network = self.teacher()
+        elif target.student.warm:
+            spec, network = begun(target.student, self.data, self.params.seed)
+            network.eval()
         else:
             spec = Spec(
                 model=target.student.model, shape=meta.shape, dtype=meta.dtype, classes=meta.classes,

@@ -25,7 +25,7 @@ ADVICE = {
     "max_peak_memory_mb": "choose a narrower student.model, or a smaller benchmark.batch_size",
     "max_slowdown": "int8 does not pay for this network on this device: quantize: {use: none}, or a wider student",
 }
-FLOORS = ("min_quality",)
+FLOORS = ("min_quality", "min_gain")
 """Clauses of which more is better."""
 UNITS = {"max_size_kb": " kB", "max_p95_ms": " ms", "max_peak_memory_mb": " MB", "max_slowdown": "x"}
 
@@ -123,6 +123,26 @@ def eligible(clauses: Mapping[str, list[Clause]], require: str) -> list[str]:
     return [variant for variant, held in clauses.items() if all(getattr(clause, require) for clause in held)]
 
 
+def choose(
+    manifest: Mapping[str, Any], quality: Mapping[str, Any], latency: Mapping[str, Any], contract: ContractParams
+) -> tuple[str, dict[str, list[Clause]]]:
+    """The smallest candidate that keeps the contract on validation, and every candidate's clauses, by size.
+
+    Raises:
+        ContractBroken: none keeps every clause.
+
+    """
+    sizes = _sizes(manifest)
+    clauses = {
+        variant: clauses_of(variant, quality, latency, contract)
+        for variant in sorted(sizes, key=lambda variant: sizes[variant])
+    }
+    candidates = eligible(clauses, contract.require)
+    if not candidates:
+        raise ContractBroken(_refusal(f"{manifest['name']}-{manifest['target']}", clauses, contract.require))
+    return candidates[0], clauses
+
+
 def judge(
     manifest: Mapping[str, Any],
     quality: Mapping[str, Any],
@@ -148,15 +168,7 @@ def judge(
 
     """
     name = f"{manifest['name']}-{manifest['target']}"
-    sizes = {
-        variant: manifest["files"][f"{variant}.onnx"]["bytes"] for variant in CANDIDATES if _is_in(variant, manifest)
-    }
-    by_size = sorted(sizes, key=lambda variant: sizes[variant])
-    clauses = {variant: clauses_of(variant, quality, latency, contract) for variant in by_size}
-    candidates = eligible(clauses, contract.require)
-    if not candidates:
-        raise ContractBroken(_refusal(name, clauses, contract.require))
-    chosen = candidates[0]
+    chosen, clauses = choose(manifest, quality, latency, contract)
     exam = quality_clauses(quality["variants"][chosen]["test"], contract, "test")
     if failed := [clause for clause in exam if not getattr(clause, contract.require)]:
         raise ContractBroken(
@@ -173,12 +185,14 @@ def judge(
         variant=chosen,
         identity=identity,
         clauses=clauses,
-        notes=_notes(name, chosen, clauses, sizes, contract.require),
+        notes=_notes(name, chosen, clauses, _sizes(manifest), contract.require),
     )
 
 
-def _is_in(variant: str, manifest: Mapping[str, Any]) -> bool:
-    return f"{variant}.onnx" in manifest["files"]
+def _sizes(manifest: Mapping[str, Any]) -> dict[str, int]:
+    """Bytes of every candidate that was exported."""
+    files = manifest["files"]
+    return {variant: files[f"{variant}.onnx"]["bytes"] for variant in CANDIDATES if f"{variant}.onnx" in files}
 
 
 def _refusal(name: str, clauses: Mapping[str, list[Clause]], require: str) -> str:

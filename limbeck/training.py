@@ -268,7 +268,8 @@ def fit(
     learned = learned_of(objective)
     learned.begin(model, next(data.batches(0, params.batch_size, seed)).to(device))
     learned.to(device).to(memory_format=torch.channels_last if bf16 else torch.contiguous_format)  # type: ignore[call-overload]
-    optimizing = Optimizing([(list(model.parameters()), lambda: 1.0), *learned.learners()], params)
+    moving = [value for value in model.parameters() if value.requires_grad]  # what is frozen does not decay either
+    optimizing = Optimizing([(moving, lambda: 1.0), *learned.learners()], params)
     contenders = learned.contenders(model)
     averaged = {name: Averaged(net, params.ema_decay) for name, net in contenders.items() if params.ema_decay}
     judged = {name: averaged[name].model if averaged else net for name, net in contenders.items()}

@@ -98,7 +98,7 @@ def components_of(params: Params) -> Iterator[tuple[Component, Table, str]]:
         yield target.device, DEVICES, "device"
         if not isinstance(target.benchmark.witness, Unused):
             yield target.benchmark.witness, WITNESSES, "witness"
-        if not target.student.is_teacher:
+        if not target.student.is_teacher and target.student.warm is None:
             yield target.student.model, MODELS, "model"
         yield target.student.train.optimizer, OPTIMIZERS, "optimizer"
         if not isinstance(target.distill, Unused):

@@ -9,8 +9,9 @@ import torch
 
 from limbeck import models
 from limbeck.atomic import write_json
+from limbeck.checkpoint import Spec
 from limbeck.data.splits import read
-from limbeck.distillation import spec_of, train_student
+from limbeck.distillation import begun, train_student
 from limbeck.evaluation import Scores, paired_difference, predict, scorer
 from limbeck.labels import read_labels_meta
 from limbeck.params import At, DistillParams, Out, StudentParams, Unused
@@ -35,14 +36,21 @@ def run(
 ) -> dict[str, Any]:
     """Train the student on the labelled views; with `control: true` also its twin that has no teacher.
 
-    A student that is the teacher passes through.
+    A student that is the teacher passes through, and so does a stored one of which nothing is tuned. A stored one's twin
+    starts from the same weights.
 
     The gain of distillation is the paired difference of both on the test split, which decides nothing here.
     """
     score = scorer(metric)
     if student.is_teacher:
         return _pass_through(data, teacher, out, control, score, report)
-    spec = spec_of(student, data)
+    spec, start = begun(student, data, seed)
+    before = {}
+    if student.warm:
+        x, y = read(data, "validation")
+        before = {"tuned": student.warm.tune, "validation_before": float(score(predict(start, x), y).mean())}
+        if student.warm.tune == "nothing":
+            return _untouched(spec, start, before, out, control, data, report)
     test_x, test_y = read(data, "test")
 
     def train(arm: str, distill: DistillParams | Unused) -> tuple[models.Network, Fitted]:
@@ -68,6 +76,7 @@ def run(
         "parameters": size,
         "macs": models.count_macs(network, torch.from_numpy(test_x[:1].copy())),
         "objective": distill.use,
+        **before,
     }
     if fitted.kept != "student":
         figures["kept"] = fitted.kept
@@ -109,6 +118,24 @@ def _pass_through(
         "parameters": models.num_params(network),
         "macs": models.count_macs(network, torch.from_numpy(x[:1].copy())),
         "objective": "none",
+    }
+
+
+def _untouched(
+    spec: Spec, network: models.Network, before: dict[str, Any], out: Path, control: Path, data: Path, report: Report
+) -> dict[str, Any]:
+    """The stored student as it is: what follows calibrates, cuts or exports it anew."""
+    report.log("student.model.tune is nothing: the stored student passes through")
+    report.curve({"epoch": 0, "arm": "student", "validation": before["validation_before"]})
+    models.save(out, spec, network)
+    _no_control(control, "nothing is trained")
+    x, _ = read(data, "validation")
+    return {
+        "validation": before["validation_before"],
+        "parameters": models.num_params(network),
+        "macs": models.count_macs(network, torch.from_numpy(x[:1].copy())),
+        "objective": "none",
+        **before,
     }
 
 

@@ -51,10 +51,11 @@ def run(
         return {"use": "none", "validation": float_quality}
     floors = (min_quality, None if max_drop is None else read_labels_meta(labels).teacher_quality - max_drop)
     needed = max(floor for floor in floors if floor is not None)
-    # averaging would blend the ranges' counters and switches with weights
-    settings = quantize.qat.of(train).model_copy(update={"ema_decay": 0.0, "precision": "fp32"})
 
     def train_(prepared: nn.Module) -> None:
+        assert quantize.qat is not None, "the ladder ends before"
+        # averaging would blend the ranges' counters and switches with weights
+        settings = quantize.qat.of(train).model_copy(update={"ema_decay": 0.0, "precision": "fp32"})
         torch.manual_seed(seed)
         views = read_views(data, labels, with_teacher=not isinstance(distill, Unused))
         training = TrainingData.of(data, *views)

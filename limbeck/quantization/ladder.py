@@ -2,7 +2,7 @@
 
 static_OBSERVER   every layer in int8; each observer of the list is tried, the best on validation goes on
 mixed_N           that one with the N most sensitive layers in float, N = 1, 2, ...; not where all in float is not enough
-qat               the best so far, trained quantized
+qat               the best so far, trained quantized; not where `qat` is null
 """
 
 from collections.abc import Callable, Iterator
@@ -104,6 +104,8 @@ class Ladder:
                 break
 
     def _trained(self, tried: list[Rung]) -> Iterator[Rung]:
+        if self.params.qat is None:
+            return
         described = best_of(tried).described.model_copy(update={"trained": True})
         prepared = self._prepare(described)
         self.train_(prepared)

@@ -19,6 +19,7 @@ from limbeck.data.splits import Meta
 from limbeck.errors import CheckpointError, ComponentError, ParamsError
 from limbeck.models import MODELS, Network
 from limbeck.models.features import head_of
+from limbeck.models.growing import is_more, keep_rows_, with_classes
 from limbeck.params import InputParams, Unused, WeightsTeacher
 from limbeck.teachers import weights
 from limbeck.teachers.misfit import advice, in_words
@@ -89,6 +90,9 @@ def from_weights(params: WeightsTeacher, meta: Meta, file: Path) -> Brought:
 def from_checkpoint(folder: Path, meta: Meta, *, sha256: str | None, trust: tuple[str, ...], adapts: bool) -> Brought:
     """Take a checkpoint that Limbeck wrote, for data of the same classes, or of others where it `adapts`.
 
+    Where the data have its classes and more behind them, the head keeps its rows and gets new ones; for any other
+    classes it is fresh.
+
     Raises:
         CheckpointError: it is damaged, another one than `sha256`, quantized, names an import path that is not
             trusted, or answers other classes.
@@ -123,11 +127,7 @@ def from_checkpoint(folder: Path, meta: Meta, *, sha256: str | None, trust: tupl
         )
     unchanged = theirs.model_copy(update={"shape": meta.shape})
     head = find_head(_built(unchanged), unchanged)
-    cuts = dict(theirs.cuts)
-    if head in cuts:
-        cuts[head] = cuts[head].model_copy(update={"outputs": len(meta.classes)})
-    changes = {"shape": meta.shape, "classes": meta.classes, "cuts": cuts, "weights_sha256": ""}
-    spec = theirs.model_copy(update=changes)
+    spec = with_classes(unchanged, meta.classes, head)
     network = _built(spec)
     whole = pair(network.state_dict(), state, "names")
     # equal numbers of other classes are other classes too
@@ -135,6 +135,8 @@ def from_checkpoint(folder: Path, meta: Meta, *, sha256: str | None, trust: tupl
     if not pairing.fits:
         raise CheckpointError(f"{folder} does not fit {in_words(spec.model)} on samples of {meta.shape}:\n{pairing}")
     network.load_state_dict(pairing.state, strict=False)
+    if is_more(meta.classes, theirs.classes):
+        keep_rows_(network, state, head)
     return Brought(spec, network.eval(), f"body.{head}", pairing is not whole)
 
 
