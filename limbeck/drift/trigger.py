@@ -21,6 +21,7 @@ independent *witnesses*, that share no step after the sample:
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Literal, TypeAlias
 
@@ -78,7 +79,7 @@ def detect(
         return Report(False, reason, (), (), {}, (), rules.level, reference.count, window.count)
     tests = compare(reference, window, rules, seed)
     moved = moved_of(tests, rules.level, classes, reference, window)
-    sources = tuple(dict.fromkeys(SOURCES[thing.tests[0].kind] for thing in moved))
+    sources = sources_of(tests, rules.level)
     fires, reason = _decide(sources, [thing.what for thing in moved], rules, now, last_action)
     changes = _changes(reference, window, rules) if moved else {}
     return Report(
@@ -127,11 +128,23 @@ def compare(reference: Signals, window: Signals, rules: DriftRules, seed: int) -
             f"permutations is {rules.permutations}: of {len(found)} tests of a window none of permutations could ever be below "
             f"level {rules.level:g}; give at least {int(len(found) / rules.level)}."
         )
-    corrected = holm(np.array([result.p for *_, result in found]))
-    return [
-        Test(kind, method, of, result.statistic, result.effect, result.p, float(adjusted))  # type: ignore[arg-type]
-        for (kind, method, of, result), adjusted in zip(found, corrected, strict=True)
-    ]
+    return corrected(
+        [
+            Test(kind, method, of, result.statistic, result.effect, result.p, result.p)  # type: ignore[arg-type]
+            for kind, method, of, result in found
+        ]
+    )
+
+
+def corrected(tests: Sequence[Test]) -> list[Test]:
+    """The same tests with p-values corrected for being just these."""
+    values = holm(np.array([test.p for test in tests]))
+    return [replace(test, corrected=float(value)) for test, value in zip(tests, values, strict=True)]
+
+
+def sources_of(tests: Sequence[Test], level: float) -> tuple[Source, ...]:
+    """The independent sources of evidence that have a test below the level."""
+    return tuple(dict.fromkeys(SOURCES[test.kind] for test in tests if test.corrected < level))
 
 
 def _decide(
