@@ -9,13 +9,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import agent, cold, faults, fleet, int8, loops, noop, ort, prepare, sparsity, training
+from benchmarks import agent, cold, drift, faults, fleet, int8, loops, noop, ort, prepare, sparsity, training
 from benchmarks.places import ROOT, about
 from limbeck.atomic import write_json
 
 BENCHMARKS = {
     "agent": agent,
     "cold": cold,
+    "drift": drift,
     "faults": faults,
     "fleet": fleet,
     "int8": int8,

@@ -5,9 +5,10 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,6 +37,17 @@ class Point:
     kilobytes: float
     milliseconds: float
     ships: bool
+
+
+@dataclass(frozen=True)
+class Panel:
+    """What was, and what is: values [N] as a histogram, points [N, 2], or bars [K] with a name each."""
+
+    title: str
+    how: Literal["histogram", "points", "bars"]
+    reference: NDArray[Any]
+    window: NDArray[Any]
+    names: Sequence[str] = ()
 
 
 def png(figure: "Figure") -> bytes:
@@ -149,4 +161,36 @@ def confusion(path: Path, column: str) -> "Figure":
         axes.set_xticks(range(len(classes)), classes)
         axes.set_yticks(range(len(classes)), classes)
     axes.set(xlabel="predicted", ylabel="actual")
+    return figure
+
+
+def drift(panels: Sequence[Panel]) -> "Figure":
+    """Reference against window, a panel each, side by side, three in a row."""
+    columns = min(len(panels), 3)
+    rows = -(-len(panels) // columns)
+    figure = _figure(11 / 3 * columns, 3.2 * rows)
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes, panel in zip(grid, panels, strict=False):
+        if panel.how == "histogram":
+            edges = np.histogram_bin_edges(np.concatenate([panel.reference, panel.window]), bins=30)
+            for name, values, filled in (("reference", panel.reference, True), ("window", panel.window, False)):
+                shares = np.full(len(values), 100 / len(values))
+                axes.hist(values, edges, weights=shares, histtype="stepfilled" if filled else "step", label=name,
+                          color="lightgrey" if filled else "C3")  # fmt: skip
+            axes.set_ylabel("samples, %")
+        elif panel.how == "points":
+            for name, points, color in (("reference", panel.reference, "grey"), ("window", panel.window, "C3")):
+                axes.scatter(points[:, 0], points[:, 1], s=6, color=color, alpha=0.5, label=name, linewidths=0)
+        else:
+            places = np.arange(len(panel.reference))
+            axes.bar(places - 0.2, panel.reference, 0.4, color="lightgrey", label="reference")
+            axes.bar(places + 0.2, panel.window, 0.4, color="C3", label="window")
+            if len(places) <= MOST_LABELLED:
+                axes.set_xticks(places, panel.names, rotation=0 if max(map(len, panel.names)) < 3 else 45)
+        axes.set_title(panel.title, fontsize=10)
+        axes.grid(alpha=0.3)
+    for axes in grid[len(panels) :]:
+        axes.remove()
+    grid[0].legend(fontsize=8)
+    figure.tight_layout()
     return figure

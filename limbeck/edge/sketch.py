@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 SMALLEST = 1e-9
 """Magnitudes below it count as zero."""
@@ -39,11 +39,21 @@ class Sketch:
         self.count += x.size
         self.total += float(x.sum())
         self.least, self.most = min(self.least, float(x.min())), max(self.most, float(x.max()))
-        magnitude = np.abs(x)
-        powers = np.ceil(np.log(np.maximum(magnitude, SMALLEST)) / self._log - 1e-9) - self._offset
-        found, counts = np.unique(np.where(magnitude < SMALLEST, 0, np.sign(x) * powers), return_counts=True)
-        for bucket, count in zip(found.astype(int).tolist(), counts.tolist(), strict=True):
+        found, counts = np.unique(self.buckets_of(x), return_counts=True)
+        for bucket, count in zip(found.tolist(), counts.tolist(), strict=True):
             self._buckets[bucket] = self._buckets.get(bucket, 0) + count
+
+    def buckets_of(self, values: NDArray[np.float64]) -> NDArray[np.int64]:
+        """The bucket of each of finite values [N]."""
+        magnitude = np.abs(values)
+        powers = np.ceil(np.log(np.maximum(magnitude, SMALLEST)) / self._log - 1e-9) - self._offset
+        found: NDArray[np.int64] = np.where(magnitude < SMALLEST, 0, np.sign(values) * powers).astype(np.int64)
+        return found
+
+    def middle(self, bucket: int) -> float:
+        """The value that stands for all of a bucket's."""
+        upper = math.exp((abs(bucket) + self._offset) * self._log)
+        return math.copysign(2 * upper / (1 + self.growth), bucket) if bucket else 0.0
 
     def merge(self, other: "Sketch") -> None:
         """Add another sketch's values to this one's."""
@@ -65,9 +75,7 @@ class Sketch:
         for bucket in sorted(self._buckets):
             seen += self._buckets[bucket]
             if seen > rank:
-                upper = math.exp((abs(bucket) + self._offset) * self._log)
-                middle = math.copysign(2 * upper / (1 + self.growth), bucket) if bucket else 0.0
-                return min(max(middle, self.least), self.most)
+                return min(max(self.middle(bucket), self.least), self.most)
         return math.nan
 
     def to_json(self) -> dict[str, Any]:

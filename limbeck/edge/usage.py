@@ -26,6 +26,8 @@ MAX_BATCH_SIZES = 4
 MAX_COLUMNS = 16
 MAX_CLASSES = 100
 INPUT_GROWTH = 1.25
+"""Of the sketches of inputs and of confidence: what is compared with a report has to be rounded alike."""
+CONFIDENCE_GROWTH = 1.02
 
 
 def softmax(logits_BK: NDArray[Any]) -> NDArray[np.float64]:
@@ -57,7 +59,7 @@ class Usage:
         self.calls = self.samples = self.not_finite = 0
         self.errors: dict[str, int] = {}
         self.latency: dict[str, Sketch] = {}
-        self.confidence = Sketch(1.02)
+        self.confidence = Sketch(CONFIDENCE_GROWTH)
         self.classes: dict[int, int] = {}
         self.inputs: dict[str, Sketch] = {}
 

@@ -1,0 +1,76 @@
+"""Where in a stream of numbers the mean changed: ADWIN (Bifet and Gavalda 2007) and Page-Hinkley (Page 1954), from River.
+
+River is imported within: it brings half of its packages and takes more than a second.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from limbeck.drift.rules import StreamRules
+from limbeck.drift.two_samples import Values
+
+Detector: TypeAlias = Literal["adwin", "page-hinkley"]
+
+
+@dataclass(frozen=True)
+class Change:
+    """A change of the mean.
+
+    Attributes:
+        detector: who says so.
+        found: index of the sample after which it was found.
+        began: index of the first sample that is after the change, as estimated.
+
+    """
+
+    detector: Detector
+    found: int
+    began: int
+
+
+def adwin(values_N: Values, rules: StreamRules) -> list[Change]:
+    """Changes in a stream, by adaptive windowing: what is left of the window began with the change."""
+    from river.drift import ADWIN
+
+    detector = ADWIN(delta=rules.adwin_delta, clock=rules.adwin_every, grace_period=rules.min_samples)
+    changes = []
+    for index, value in enumerate(values_N.tolist()):
+        detector.update(value)
+        if detector.drift_detected:
+            changes.append(Change("adwin", index, index + 1 - int(detector.width)))
+    return changes
+
+
+def page_hinkley(values_N: Values, rules: StreamRules) -> list[Change]:
+    """Changes in a stream, by the Page-Hinkley test for either direction.
+
+    The test does not say where the change began: that is estimated as the cut at which the sums of deviations from the mean
+    since the last change are farthest from zero.
+    """
+    from river.drift import PageHinkley
+
+    detector = PageHinkley(
+        min_instances=rules.min_samples,
+        delta=rules.page_hinkley_delta,
+        threshold=rules.page_hinkley_threshold,
+        alpha=rules.page_hinkley_forgetting,
+    )
+    changes, start = [], 0
+    for index, value in enumerate(values_N.tolist()):
+        detector.update(value)
+        if detector.drift_detected:
+            since = values_N[start : index + 1]
+            cut = int(np.abs(np.cumsum(since - since.mean())[:-1]).argmax()) + 1
+            changes.append(Change("page-hinkley", index, start + cut))
+            start = index + 1
+    return changes
+
+
+def changes_within(reference_N: Values, window_M: Values, rules: StreamRules) -> list[Change]:
+    """Changes that either detector finds in the window when it follows the reference; indices count from the window's start."""
+    stream = np.concatenate([reference_N, window_M])
+    num = len(reference_N)
+    found = [change for detect in (adwin, page_hinkley) for change in detect(stream, rules) if change.found >= num]
+    return [Change(change.detector, change.found - num, max(change.began - num, 0)) for change in found]

@@ -1,0 +1,177 @@
+"""Whether a window asks for an action: several independent sources of evidence, enough samples, and time since the last.
+
+                        source     made of
+    inputs              samples    the raw samples alone: no network has seen them
+    embeddings          student    one forward pass of the student; confidence is a function of the logits, which are one
+    confidence          student    of the features, and so is the class: three views of the same numbers, one source
+    prior               student
+    agreement           teacher    the answers of a second network, other weights, trained before
+    accuracy            labels     what people said; never what the teacher said, that would be agreement once more
+
+A kind moved where one of its tests is below the level after Holm's correction over *all* tests of the window: the chance that
+anything at all is reported of a window in which nothing moved is at most the level, however the tests depend on each other.
+That alone bounds false alarms. A second source is asked for besides because chance is not the only thing that can be wrong.
+The sources are no independent draws (all see the same samples, and an unlucky choice of hard ones shows in several); they are
+independent *witnesses*, that share no step after the sample:
+
+- Inputs alone: the camera was exposed otherwise, and neither network minds. Nothing needs repair.
+- The student alone: it was loaded wrongly, or its file changed. No new data mends that.
+- Labels alone: mistakes of those who labelled, or a concept that changed. Figures cannot tell which, so a person must: the
+  report says `concept`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from limbeck.drift.moved import Report, Test, moved_of
+from limbeck.drift.rules import DriftRules
+from limbeck.drift.signals import Kind, Signals, both, class_counts
+from limbeck.drift.streams import Change, changes_within
+from limbeck.drift.two_samples import Result, Values, class_priors, holm, ks, mmd, proportions, psi, subsample
+from limbeck.errors import ParamsError
+
+Source: TypeAlias = Literal["samples", "student", "teacher", "labels"]
+SOURCES: dict[Kind, Source] = {
+    "inputs": "samples",
+    "embeddings": "student",
+    "confidence": "student",
+    "prior": "student",
+    "agreement": "teacher",
+    "accuracy": "labels",
+}
+
+
+def detect(
+    reference: Signals,
+    window: Signals,
+    rules: DriftRules,
+    *,
+    seed: int,
+    now: datetime,
+    last_action: datetime | None,
+    classes: Sequence[str],
+) -> Report:
+    """Compare a window with the reference, kind by kind, and decide.
+
+    Args:
+        reference: of samples no network was trained on, such as the old validation split.
+        window: of the new ones; kinds that either lacks are not compared.
+        rules: the values.
+        seed: of subsamples and permutations.
+        now: when this is asked.
+        last_action: when something was last done about drift; None: never.
+        classes: names, for words.
+
+    Raises:
+        ParamsError: so few permutations that no test of them could ever be below the corrected level.
+
+    """
+    reference, window = (signals.at_most(rules.max_samples, seed) for signals in (reference, window))
+    if window.count < rules.min_samples or reference.count < rules.min_samples:
+        fewer = "window" if window.count < rules.min_samples else "reference"
+        count = min(window.count, reference.count)
+        reason = f"no judgement: the {fewer} has {count} samples, min_samples asks for {rules.min_samples}"
+        return Report(False, reason, (), (), {}, (), rules.level, reference.count, window.count)
+    tests = compare(reference, window, rules, seed)
+    moved = moved_of(tests, rules.level, classes, reference, window)
+    sources = sources_of(tests, rules.level)
+    fires, reason = _decide(sources, [thing.what for thing in moved], rules, now, last_action)
+    changes = _changes(reference, window, rules) if moved else {}
+    return Report(
+        fires, reason, sources, tuple(moved), changes, tuple(tests), rules.level, reference.count, window.count
+    )
+
+
+def compare(reference: Signals, window: Signals, rules: DriftRules, seed: int) -> list[Test]:
+    """All tests of the kinds that both have, their p-values corrected for being so many.
+
+    Raises:
+        ParamsError: see `detect`.
+
+    """
+    found: list[tuple[Kind, str, str, Result]] = []
+    permutations, bins = rules.permutations, rules.bins
+
+    def of_values(kind: Kind, of: str, before: Values, after: Values) -> None:
+        found.append((kind, "ks", of, ks(before, after)))
+        found.append((kind, "psi", of, psi(before, after, bins=bins, permutations=permutations, seed=seed)))
+
+    def of_vectors(kind: Kind, of: str, before: NDArray[Any], after: NDArray[Any]) -> None:
+        fewer = [matrix[subsample(len(matrix), rules.max_pairs, seed)] for matrix in (before, after)]
+        found.append((kind, "mmd", of, mmd(*fewer, permutations=permutations, seed=seed)))
+
+    for name, values in reference.inputs.items():
+        if name in window.inputs:
+            of_values("inputs", name, values, window.inputs[name])
+    if pair := both("inputs", reference, window):
+        of_vectors("inputs", "coarse samples", *pair)
+    if pair := both("embeddings", reference, window):
+        of_vectors("embeddings", "features", *pair)
+    if pair := both("confidence", reference, window):
+        of_values("confidence", "confidence", *pair)
+    if pair := both("prior", reference, window):
+        counts = class_counts(*pair)
+        found.append(("prior", "chi-squared", "classes", class_priors(*counts, permutations=permutations, seed=seed)))
+    if pair := both("agreement", reference, window):
+        found.append(("agreement", "fisher", "agreement", proportions(*pair)))
+    if pair := both("accuracy", reference, window):
+        found.append(("accuracy", "fisher", "accuracy", proportions(*pair)))
+    if not found:
+        return []
+    if len(found) / (rules.permutations + 1) >= rules.level:
+        raise ParamsError(
+            f"permutations is {rules.permutations}: of {len(found)} tests of a window none of permutations could ever be below "
+            f"level {rules.level:g}; give at least {int(len(found) / rules.level)}."
+        )
+    return corrected(
+        [
+            Test(kind, method, of, result.statistic, result.effect, result.p, result.p)  # type: ignore[arg-type]
+            for kind, method, of, result in found
+        ]
+    )
+
+
+def corrected(tests: Sequence[Test]) -> list[Test]:
+    """The same tests with p-values corrected for being just these."""
+    values = holm(np.array([test.p for test in tests]))
+    return [replace(test, corrected=float(value)) for test, value in zip(tests, values, strict=True)]
+
+
+def sources_of(tests: Sequence[Test], level: float) -> tuple[Source, ...]:
+    """The independent sources of evidence that have a test below the level."""
+    return tuple(dict.fromkeys(SOURCES[test.kind] for test in tests if test.corrected < level))
+
+
+def _decide(
+    sources: tuple[Source, ...],
+    whats: list[str],
+    rules: DriftRules,
+    now: datetime,
+    last_action: datetime | None,
+) -> tuple[bool, str]:
+    if not sources:
+        return False, "nothing moved"
+    told = f"{', '.join(whats)} moved"
+    if len(sources) < rules.min_kinds:
+        asked = "a person has to say whose mistake that is" if sources == ("labels",) else "not enough to act upon"
+        return False, f"{told}: only {' and '.join(sources)} of {rules.min_kinds} independent sources say so; {asked}"
+    since = None if last_action is None else now - last_action
+    if since is not None and since < timedelta(hours=rules.cool_down_hours):
+        hours = since.total_seconds() / 3600
+        return False, f"{told}, but something was done {hours:.1f} h ago; cool_down_hours is {rules.cool_down_hours:g}"
+    return True, f"{told}: {', '.join(sources)} say so independently"
+
+
+def _changes(reference: Signals, window: Signals, rules: DriftRules) -> dict[str, tuple[Change, ...]]:
+    """Where confidence, agreement and accuracy (which is 1 - error) changed within the window."""
+    kinds: tuple[Kind, ...] = ("confidence", "agreement", "accuracy")
+    found = {}
+    for kind in kinds:
+        if pair := both(kind, reference, window):
+            found[kind] = tuple(changes_within(*pair, rules.streams))
+    return {kind: changes for kind, changes in found.items() if changes}
