@@ -1,55 +1,32 @@
-"""The four splits: made once, stored as `.npy`, described and sealed by `meta.json`, read memory-mapped."""
+"""The four splits: made once, stored as `.npy`, described and sealed by `meta.json`. `limbeck.data.prepared` reads them."""
 
 import hashlib
 import json
 from array import array
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from limbeck.atomic import sha256, write_json
-from limbeck.data.sources.source import Broken, Source
+from limbeck.data.content import fingerprint
+from limbeck.data.npy import NpyWriter
+from limbeck.data.prepared import NAMES as NAMES
+from limbeck.data.prepared import ORIGIN
+from limbeck.data.prepared import Meta as Meta
+from limbeck.data.prepared import SplitName as SplitName
+from limbeck.data.prepared import read as read
+from limbeck.data.prepared import read_meta as read_meta
+from limbeck.data.prepared import read_origin as read_origin
+from limbeck.data.sources.source import Broken, Part, Source
 from limbeck.errors import DataError
 from limbeck.params import SplitParams
 
-SplitName: TypeAlias = Literal["train", "validation", "calibration", "test"]
-NAMES: tuple[SplitName, ...] = ("train", "validation", "calibration", "test")
 PROGRESS_EVERY = 500
-BLOCK_BYTES = 1 << 18
-"""About how much of a split waits to be written."""
-
 SHOWN = 10
 """How many broken samples a message names."""
-
-
-class Meta(BaseModel):
-    """What `data/meta.json` says.
-
-    Attributes:
-        mean: of the training split, per channel, in raw units.
-        std: likewise.
-        overlap: how many test samples stand in another split, too, byte for byte.
-        skipped: how many samples could not be read and were left out.
-
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str
-    classes: tuple[str, ...]
-    shape: tuple[int, ...]
-    dtype: str
-    counts: dict[str, int]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    overlap: int
-    skipped: int
-    sha256: dict[str, str]
-    digest: str
 
 
 def divide(y: NDArray[np.int64], params: SplitParams, seed: int) -> dict[SplitName, NDArray[np.int64]]:
@@ -80,6 +57,55 @@ def divide(y: NDArray[np.int64], params: SplitParams, seed: int) -> dict[SplitNa
     return parts
 
 
+def deal(strata: NDArray[np.int64], params: SplitParams, seed: int) -> NDArray[np.int8]:
+    """The split of each sample, as its place in `NAMES`: seeded, and stratified however small the strata are.
+
+    Samples are shuffled, sorted by stratum, and dealt one by one to the split that is furthest behind its share: any
+    run of them, so any stratum, comes out within a sample or two of the shares.
+
+    Args:
+        strata: [N] of each sample.
+        params: shares; a null one takes none.
+        seed: of the shuffle.
+    """
+    taken = {"test": params.test or 0.0, "validation": params.validation, "calibration": params.calibration}
+    shares = [taken.get(name, 1 - sum(taken.values())) for name in NAMES]
+    behind = [0.0] * len(NAMES)
+    owners = np.empty(len(strata), np.int8)
+    for index in np.lexsort((np.random.default_rng(seed).permutation(len(strata)), strata)):
+        behind = [share + before for share, before in zip(shares, behind, strict=True)]
+        owner = behind.index(max(behind))
+        behind[owner] -= 1
+        owners[index] = owner
+    return owners
+
+
+def complete(source: Source, params: SplitParams, seed: int) -> dict[SplitName, NDArray[np.int64]]:
+    """Index sets as `divide` gives them, for a source whose samples have splits already, less those to be divided.
+
+    Raises:
+        DataError: a class that is new has too few samples to reach train, validation and test.
+
+    """
+    part = source.train
+    assert part.assigned is not None
+    owners = part.assigned.copy()
+    is_new = owners < 0
+    origin = np.zeros(len(owners), np.int64) if part.origin is None else part.origin.astype(np.int64)
+    strata = part.labels * (origin.max(initial=0) + 1) + origin
+    owners[is_new] = deal(strata[is_new], params, seed)
+    for label in np.setdiff1d(part.labels[is_new], part.labels[~is_new]):
+        reached = set(owners[part.labels == label].tolist())
+        missing = [name for name in NAMES if NAMES.index(name) not in reached and name != "calibration"]
+        if missing:
+            raise DataError(
+                f"source {source.name!r} has {int((part.labels == label).sum())} samples of the new class "
+                f"{source.classes[label]}, too few to reach {', '.join(missing)}. Wait for more, or give data.split "
+                "larger shares."
+            )
+    return {name: np.flatnonzero(owners == place) for place, name in enumerate(NAMES)}
+
+
 def write(
     folder: Path,
     source: Source,
@@ -92,6 +118,7 @@ def write(
 ) -> Meta:
     """Split a source and write `folder/{train,validation,calibration,test}/{x,y}.npy` and `meta.json`.
 
+    Samples that have a split already keep it. A source with windows gets `origin.npy` beside `x` and `y`, too.
     Samples pass through one by one: memory holds labels, 8 bytes of digest per sample, and no sample.
 
     Args:
@@ -110,14 +137,16 @@ def write(
     """
     for part in filter(None, (source.train, source.test)):
         _check_labels(source, part.labels)
-    _check_classes(source, params)
+    is_assigned = source.train.assigned is not None
+    if not is_assigned:
+        _check_classes(source, params)
     if (source.test is None) == (params.test is None):
         raise DataError(
             f"source {source.name!r} brings no test split of its own; give data.split.test a share."
             if source.test is None
             else f"source {source.name!r} brings its own test split; set data.split.test to null."
         )
-    parts = divide(source.train.labels, params, seed)
+    parts = complete(source, params, seed) if is_assigned else divide(source.train.labels, params, seed)
     passes = [(source.train, parts)]
     if source.test is not None:
         passes.append((source.test, {"test": np.arange(len(source.test.labels))}))
@@ -130,6 +159,7 @@ def write(
             owner = np.empty(len(part.labels), np.int8)
             for name, indices in owned.items():
                 owner[indices] = NAMES.index(name)
+            origin = _origin_of(part)
             samples = part.samples()
             for position, label in enumerate(part.labels):
                 sample = next(samples, None)
@@ -138,7 +168,7 @@ def write(
                 if isinstance(sample, Broken):
                     broken.add(sample)
                 else:
-                    writers[NAMES[owner[position]]].add(source.name, sample, int(label))
+                    writers[NAMES[owner[position]]].add(source.name, sample, int(label), int(origin[position]))
                 done += 1
                 if done % PROGRESS_EVERY == 0 or done == total:
                     progress(done, total, f"{done:,} of {total:,} samples")
@@ -151,7 +181,7 @@ def write(
             )
         if broken.num:
             warn(f"{broken.num:,} of {total:,} samples cannot be read and are left out:{broken.listed()}")
-        counts = {name: writer.close() for name, writer in writers.items()}
+        counts = {name: writer.close(with_origin=bool(source.windows)) for name, writer in writers.items()}
     finally:
         for writer in writers.values():
             writer.abandon()
@@ -159,6 +189,10 @@ def write(
     if empty:
         raise DataError(f"no sample is left for {', '.join(empty)}; the source gave {sum(counts.values())} in all.")
     return _seal(folder, source, writers, counts, broken.num, max_overlap)
+
+
+def _origin_of(part: Part) -> NDArray[np.int16]:
+    return np.zeros(len(part.labels), np.int16) if part.origin is None else part.origin
 
 
 def _check_labels(source: Source, labels: NDArray[Any]) -> None:
@@ -205,43 +239,35 @@ class _BrokenSamples:
         return shown + (f"\n  and {more:,} more" if more else "")
 
 
-class _Writer:
+class _Writer(NpyWriter):
     """One split on its way to the disk, with what has to be known of it: digests, mean and spread."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
+        super().__init__(folder / "x.npy")
+        self.folder = folder
         self.labels, self.digests = array("q"), array("Q")  # lists of int take eight times as much
-        self.shape: tuple[int, ...] | None = None
-        self.dtype = np.dtype(np.uint8)
-        self._stream = (folder / "x.npy").open("wb")
-        self._header_size, self._block = 0, bytearray()
+        self.origins = array("h")
         self._count, self._mean, self._spread = 0, np.zeros(1), np.zeros(1)
 
-    def add(self, source: str, sample: NDArray[Any], label: int) -> None:
+    def add(self, source: str, sample: NDArray[Any], label: int, origin: int = 0) -> None:
         """Write one sample and learn from it."""
-        if self.shape is None:
-            self.shape, self.dtype = sample.shape, sample.dtype
-            self._write_header(0)
-            self._header_size = self._stream.tell()
-        if (sample.shape, sample.dtype) != (self.shape, self.dtype):
+        if not self.takes(sample):
             raise DataError(
-                f"source {source!r} gives samples of {self.dtype}{list(self.shape)} and of "
+                f"source {source!r} gives samples of {self.dtype}{list(self.shape or ())} and of "
                 f"{sample.dtype}{list(sample.shape)}; expected one kind."
             )
         raw = sample.tobytes()
         self.labels.append(label)
-        self.digests.append(int.from_bytes(hashlib.blake2b(raw, digest_size=8).digest(), "little"))
-        self._block += raw
-        if len(self._block) >= BLOCK_BYTES:
-            self._write_block()
+        self.origins.append(origin)
+        self.digests.append(fingerprint(raw))
+        self.append(raw, sample.shape, sample.dtype)
 
-    def _write_block(self) -> None:
-        self._stream.write(self._block)
+    def look(self, block: bytearray) -> None:
+        """Learn mean and spread of what is about to be written."""
         if self.shape is not None and (self.folder.name == "train" or self.dtype.kind == "f"):
-            values_NC = np.frombuffer(self._block, self.dtype).reshape(-1, self.shape[-1] if self.shape else 1)
+            values_NC = np.frombuffer(block, self.dtype).reshape(-1, self.shape[-1] if self.shape else 1)
             self._learn(values_NC.T.astype(np.float64, order="C"))  # sums along rows in memory: 15 times as fast
-        self._block = bytearray()
 
     def _learn(self, values_CN: NDArray[np.float64]) -> None:
         """Mean and sum of squared differences per channel (Chan, Golub and LeVeque 1983, eq. 2.1)."""
@@ -270,26 +296,13 @@ class _Writer:
         deviation: NDArray[np.float64] = np.sqrt(self._spread / max(1, self._count))
         return deviation
 
-    def _write_header(self, count: int) -> None:
-        header = {"descr": np.lib.format.dtype_to_descr(self.dtype), "fortran_order": False,
-                  "shape": (count, *(self.shape or ()))}  # fmt: skip
-        np.lib.format.write_array_header_1_0(self._stream, header)
-
-    def close(self) -> int:
-        """Finish both files; how many samples they hold."""
-        if self.shape is not None:
-            if self._block:
-                self._write_block()
-            self._stream.seek(0)
-            self._write_header(len(self.labels))  # numpy's header leaves room for any count
-            assert self._stream.tell() == self._header_size
-        self._stream.close()
+    def close(self, *, with_origin: bool = False) -> int:
+        """Finish the files; how many samples they hold."""
+        self.finish()
         np.save(self.folder / "y.npy", np.array(self.labels, np.int64), allow_pickle=False)
-        return len(self.labels)
-
-    def abandon(self) -> None:
-        """Let go of the file, finished or not."""
-        self._stream.close()
+        if with_origin:
+            np.save(self.folder / ORIGIN, np.array(self.origins, np.int16), allow_pickle=False)
+        return self.count
 
 
 def _seal(
@@ -306,7 +319,8 @@ def _seal(
         )
     train = writers["train"]
     assert train.shape is not None
-    paths = [f"{name}/{key}.npy" for name in NAMES for key in ("x", "y")]
+    files = ("x.npy", "y.npy", ORIGIN) if source.windows else ("x.npy", "y.npy")
+    paths = [f"{name}/{file}" for name in NAMES for file in files]
     digests = {path: sha256(folder / path) for path in paths}
     meta = Meta(
         name=source.name,
@@ -320,47 +334,7 @@ def _seal(
         skipped=skipped,
         sha256=digests,
         digest=hashlib.sha256(json.dumps([source.classes, sorted(digests.items())]).encode()).hexdigest(),
+        windows=source.windows,
     )
     write_json(folder / "meta.json", meta.model_dump(mode="json"))
     return meta
-
-
-def read_meta(folder: Path) -> Meta:
-    """Read `meta.json`.
-
-    Raises:
-        DataError: it is missing or not what `prepare` writes.
-
-    """
-    try:
-        raw: Any = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-        return Meta.model_validate(raw)
-    except FileNotFoundError:
-        raise DataError(f"{folder}/meta.json is missing; run `dvc repro prepare`.") from None
-    except (ValueError, ValidationError) as error:
-        raise DataError(
-            f"{folder}/meta.json is not what prepare writes: {error}. Run `dvc repro -f prepare`."
-        ) from None
-
-
-def read(folder: Path, name: SplitName) -> tuple[NDArray[np.generic], NDArray[np.int64]]:
-    """Memory-map one split: x [N, ...] raw and y [N], after checking both against `meta.json`.
-
-    Raises:
-        DataError: an array is missing or its bytes are not the ones that were prepared.
-
-    """
-    meta = read_meta(folder)
-    arrays = []
-    for key in ("x", "y"):
-        path = folder / name / f"{key}.npy"
-        if not path.exists():
-            raise DataError(f"{path} is missing; `dvc checkout data` restores it, or run `dvc repro prepare`.")
-        expected, found = meta.sha256[f"{name}/{key}.npy"], sha256(path)
-        if found != expected:
-            raise DataError(
-                f"{path} has changed since it was prepared: expected sha256 {expected[:16]}..., found {found[:16]}.... "
-                "`dvc checkout --force data` restores it."
-            )
-        arrays.append(np.load(path, mmap_mode="r", allow_pickle=False))
-    return arrays[0], arrays[1]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from limbeck.data import splits
+from limbeck.data import npy, splits
 from limbeck.data.sources.digits import digits
 from limbeck.data.sources.source import Broken, OnError, Part, Source, in_memory
 from limbeck.errors import DataError
@@ -127,7 +127,7 @@ def test_a_split_larger_than_a_block_has_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_bytes: int
 ) -> None:
     whole = splits.write(tmp_path / "whole", source(40, [0, 1] * 20), QUARTERS, 0)
-    monkeypatch.setattr(splits, "BLOCK_BYTES", num_bytes)
+    monkeypatch.setattr(npy, "BLOCK_BYTES", num_bytes)
     assert splits.write(tmp_path / "blocks", source(40, [0, 1] * 20), QUARTERS, 0) == whole
 
 

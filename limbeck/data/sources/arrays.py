@@ -34,10 +34,10 @@ def arrays(*, path: str, get: str | None = None) -> Source:
 
     """
     place = located(path, get or HOW)
-    names = _names(place)
+    names = names_in(place)
     if not {"x", "y"} <= names:
         raise DataError(f"{place} holds {', '.join(sorted(names)) or 'no arrays'}. {HOW}")
-    labels = {name: _whole(place, name) for name in ("y", "y_test") if name in names}
+    labels = {name: whole(place, name) for name in ("y", "y_test") if name in names}
     for name, values in labels.items():
         if values.ndim != 1 or values.dtype.kind not in "iu":
             raise DataError(f"{place}: {name} is {values.dtype}{list(values.shape)}; expected integers [N].")
@@ -47,34 +47,57 @@ def arrays(*, path: str, get: str | None = None) -> Source:
     if lonely:
         raise DataError(f"{place} holds {lonely[0]} alone; expected both x_test and y_test, or none.")
     count = 1 + max((int(values.max()) for values in labels.values() if len(values)), default=-1)
-    classes = _whole(place, "classes") if "classes" in names else np.arange(count)
+    classes = whole(place, "classes") if "classes" in names else np.arange(count)
     test = _part(place, "x_test", labels["y_test"]) if {"x_test", "y_test"} <= names else None
     return Source(place.stem, tuple(str(name) for name in classes), _part(place, "x", labels["y"]), test)
 
 
 def _part(place: Path, name: str, labels: NDArray[Any]) -> Part:
-    with _open(place, name) as stream:
-        shape, _ = _header(stream, place, name)
+    shape, _ = header_of(place, name)
     if not shape or shape[0] != len(labels):
         raise DataError(f"{place}: {name} is {list(shape)} and its labels are [{len(labels)}]; expected equal counts.")
 
     def samples() -> Iterator[NDArray[Any]]:
-        with _open(place, name) as stream:
-            (num, *rest), dtype = _header(stream, place, name)
-            size = int(np.prod(rest)) * dtype.itemsize
-            at_once = max(1, CHUNK_BYTES // max(1, size))
-            for start in range(0, num, at_once):
-                count = min(at_once, num - start)
-                data = stream.read(count * size)
-                if len(data) < count * size:
-                    raise DataError(f"{place}: {name} ends after {start + len(data) // size} of {num} samples.")
-                block = np.frombuffer(data, dtype).reshape(count, *rest)
-                yield from block[..., None] if dtype == np.uint8 and len(rest) == 2 else block
+        for sample in streamed(place, name):
+            yield sample[..., None] if sample.dtype == np.uint8 and sample.ndim == 2 else sample
 
     return Part(labels.astype(np.int64), samples)
 
 
-def _names(place: Path) -> set[str]:
+def streamed(place: Path, name: str) -> Iterator[NDArray[Any]]:
+    """The samples of an array [N, ...], as they are; CHUNK_BYTES are in memory.
+
+    Raises:
+        DataError: it is damaged or cut short, or holds Python objects.
+    """
+    with _open(place, name) as stream:
+        (num, *rest), dtype = _header(stream, place, name)
+        size = int(np.prod(rest)) * dtype.itemsize
+        at_once = max(1, CHUNK_BYTES // max(1, size))
+        for start in range(0, num, at_once):
+            count = min(at_once, num - start)
+            data = stream.read(count * size)
+            if len(data) < count * size:
+                raise DataError(f"{place}: {name} ends after {start + len(data) // size} of {num} samples.")
+            yield from np.frombuffer(data, dtype).reshape(count, *rest)
+
+
+def header_of(place: Path, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and dtype that an array says it has.
+
+    Raises:
+        DataError: see `streamed`.
+    """
+    with _open(place, name) as stream:
+        return _header(stream, place, name)
+
+
+def names_in(place: Path) -> set[str]:
+    """The arrays of an .npz or a folder.
+
+    Raises:
+        DataError: it is no .npz.
+    """
     if place.is_dir():
         return {file.stem for file in place.glob("*.npy")}
     try:
@@ -111,7 +134,12 @@ def _header(stream: IO[bytes], place: Path, name: str) -> tuple[tuple[int, ...],
     return shape, dtype
 
 
-def _whole(place: Path, name: str) -> NDArray[Any]:
+def whole(place: Path, name: str) -> NDArray[Any]:
+    """An array in memory.
+
+    Raises:
+        DataError: see `streamed`.
+    """
     with _open(place, name) as stream:
         try:
             values: NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)

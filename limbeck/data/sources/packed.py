@@ -42,9 +42,16 @@ class Names:
 
 
 class Packed(Protocol):
-    """Files, in an order that is the same each time."""
+    """Files, in an order that is the same each time.
+
+    Attributes:
+        names: of them.
+        num_bytes: of all of them, unpacked, as their place says.
+
+    """
 
     names: Names
+    num_bytes: int
 
     def contents(self, wanted: NDArray[np.bool_]) -> Iterator[tuple[str, bytes | Broken]]:
         """Name and content of every wanted [len(names)] file, in order; `Broken` for one that cannot be read.
@@ -80,10 +87,11 @@ def _safe(place: Path, name: str) -> str:
 
 class _Folder:
     def __init__(self, place: Path, suffixes: set[str]) -> None:
-        self.place, self.names = place, Names()
+        self.place, self.names, self.num_bytes = place, Names(), 0
         for name in self._walk(""):
             if _is_wanted(name, suffixes):
                 self.names.append(name)
+                self.num_bytes += (place / name).stat().st_size
 
     def _walk(self, below: str) -> Iterator[str]:
         """Paths below the place, each folder's in the order of their names."""
@@ -111,7 +119,7 @@ class _Zip:
     """zipfile keeps an archive's whole table of contents, about 0.6 kB for each file."""
 
     def __init__(self, place: Path, suffixes: set[str]) -> None:
-        self.place, self.names = place, Names()
+        self.place, self.names, self.num_bytes = place, Names(), 0
         members = array("Q")
         with self._open() as archive:
             for number, member in enumerate(archive.infolist()):
@@ -122,6 +130,7 @@ class _Zip:
                     raise DataError(f"{place}: {name} is a link; pack the file itself.")
                 self.names.append(name)
                 members.append(number)
+                self.num_bytes += member.file_size
         self._members = np.array(members, np.int64)
 
     @contextmanager
@@ -166,7 +175,7 @@ class _Tar:
     """Members are listed with their place in the stream, so that a later pass need not parse headers again."""
 
     def __init__(self, place: Path, suffixes: set[str]) -> None:
-        self.place, self.names = place, Names()
+        self.place, self.names, self.num_bytes = place, Names(), 0
         offsets, sizes = array("Q"), array("Q")
         with place.open("rb") as file, self._open(file) as stream, self._explained():
             telling, num_bytes = Telling(f"listing {place}"), place.stat().st_size
@@ -180,6 +189,7 @@ class _Tar:
                 self.names.append(name)
                 offsets.append(member.offset_data)
                 sizes.append(member.size)
+                self.num_bytes += member.size
         self._offsets, self._sizes = np.array(offsets, np.int64), np.array(sizes, np.int64)
 
     def _open(self, file: IO[bytes]) -> IO[bytes]:

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from limbeck.data.window import Origin
 from limbeck.errors import DataError
 
 DATA = "LIMBECK_DATA"
@@ -33,11 +34,16 @@ class Part:
         labels: [N] int64 class indices.
         samples: starts a pass over the N raw samples, as a device will feed them: uint8 [H, W, C] for images,
             [F] for features; a `Broken` in the place of one that cannot be read.
+        assigned: [N] int8, the split that a sample has already, as its place in `splits.NAMES`; -1: it is to be
+            divided. None: all are.
+        origin: [N] int16, 0 for old samples and i for those of the i-th of the source's `windows`; None: all are old.
 
     """
 
     labels: NDArray[np.int64]
     samples: Callable[[], Iterator[NDArray[Any] | Broken]]
+    assigned: NDArray[np.int8] | None = None
+    origin: NDArray[np.int16] | None = None
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,7 @@ class Source:
         train: all samples, or those beside `test`.
         test: the data set's own test split; None: `data.split.test` takes a share.
         on_error: what broken samples do, once all of them are counted: fail, or be left out.
+        windows: where new samples came from, when they stand beside old ones.
 
     """
 
@@ -58,6 +65,7 @@ class Source:
     train: Part
     test: Part | None = None
     on_error: OnError = "fail"
+    windows: tuple[Origin, ...] = ()
 
 
 def in_memory(x: NDArray[Any], y: NDArray[Any]) -> Part:

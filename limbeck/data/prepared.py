@@ -1,0 +1,110 @@
+"""What `prepare` wrote, read back: splits memory-mapped, `meta.json`, and where new samples came from."""
+
+import json
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
+
+from limbeck.atomic import sha256
+from limbeck.data.window import Origin
+from limbeck.errors import DataError
+
+SplitName: TypeAlias = Literal["train", "validation", "calibration", "test"]
+NAMES: tuple[SplitName, ...] = ("train", "validation", "calibration", "test")
+ORIGIN = "origin.npy"
+
+
+class Meta(BaseModel):
+    """What `data/meta.json` says.
+
+    Attributes:
+        mean: of the training split, per channel, in raw units.
+        std: likewise.
+        overlap: how many test samples stand in another split, too, byte for byte.
+        skipped: how many samples could not be read and were left out.
+        windows: where new samples came from, when they stand beside old ones: `origin.npy` of a split says i for a
+            sample of the i-th (counted from 1), 0 for an old one.
+
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    classes: tuple[str, ...]
+    shape: tuple[int, ...]
+    dtype: str
+    counts: dict[str, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    overlap: int
+    skipped: int
+    sha256: dict[str, str]
+    digest: str
+    windows: tuple[Origin, ...] = ()
+
+    @model_serializer(mode="wrap")
+    def _without_windows_where_there_are_none(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        written: dict[str, Any] = dump(self)
+        if not self.windows:  # the key is younger than the format: a file that does not use it stays as it was
+            del written["windows"]
+        return written
+
+
+def read_meta(folder: Path) -> Meta:
+    """Read `meta.json`.
+
+    Raises:
+        DataError: it is missing or not what `prepare` writes.
+
+    """
+    try:
+        raw: Any = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        return Meta.model_validate(raw)
+    except FileNotFoundError:
+        raise DataError(f"{folder}/meta.json is missing; run `dvc repro prepare`.") from None
+    except (ValueError, ValidationError) as error:
+        raise DataError(
+            f"{folder}/meta.json is not what prepare writes: {error}. Run `dvc repro -f prepare`."
+        ) from None
+
+
+def read(folder: Path, name: SplitName) -> tuple[NDArray[np.generic], NDArray[np.int64]]:
+    """Memory-map one split: x [N, ...] raw and y [N], after checking both against `meta.json`.
+
+    Raises:
+        DataError: an array is missing or its bytes are not the ones that were prepared.
+
+    """
+    x = np.load(_checked(folder, f"{name}/x.npy"), mmap_mode="r", allow_pickle=False)
+    y = np.load(_checked(folder, f"{name}/y.npy"), mmap_mode="r", allow_pickle=False)
+    return x, y
+
+
+def read_origin(folder: Path, name: SplitName) -> NDArray[np.int16]:
+    """Where each sample of a split came from, [N]: 0 for old ones, i for the i-th of `meta.windows`, counted from 1.
+
+    Raises:
+        DataError: the array is missing or its bytes are not the ones that were prepared.
+
+    """
+    meta = read_meta(folder)
+    if not meta.windows:
+        return np.zeros(meta.counts[name], np.int16)
+    origin: NDArray[np.int16] = np.load(_checked(folder, f"{name}/{ORIGIN}"), allow_pickle=False)
+    return origin
+
+
+def _checked(folder: Path, file: str) -> Path:
+    """The path of a prepared array, once its bytes are those that `meta.json` tells."""
+    path, expected = folder / file, read_meta(folder).sha256.get(file)
+    if not path.exists():
+        raise DataError(f"{path} is missing; `dvc checkout data` restores it, or run `dvc repro prepare`.")
+    if (found := sha256(path)) != expected:
+        raise DataError(
+            f"{path} has changed since it was prepared: expected sha256 {str(expected)[:16]}..., found "
+            f"{found[:16]}.... `dvc checkout --force data` restores it."
+        )
+    return path
