@@ -23,6 +23,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+WINDOWS = "windows"
+
 Workspace = Annotated[Path, typer.Option(help="The folder with params.yaml: the project, or work/NAME.")]
 
 
@@ -331,6 +333,85 @@ def provision(
     """Write what a device of this model starts from: where to fetch, and the root that it trusts."""
     _publisher(keys, uri, workspace, folder).provision(name, out, server=server, reports=reports)
     typer.echo(f"{out}/device.json, {out}/root.json; on the device: limbeck-edge init {out}")
+
+
+windows_app = typer.Typer(
+    help="Windows of new samples: which arrived, which were set aside and why (docs/windows.md).", no_args_is_help=True
+)
+app.add_typer(windows_app, name="windows")
+
+WindowName = Annotated[str, typer.Argument(help="Of a window, as `limbeck windows list` has it.")]
+
+
+@windows_app.command("list")
+def windows_list(workspace: Workspace = Path(".")) -> None:
+    """Every window in the order of arrival, then those that were set aside."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from limbeck.windows import read_about, shelf
+
+    windows = workspace / WINDOWS
+    current = shelf.current(windows)
+    table = Table("window", "arrived", "labelled", "by", "unlabelled", "digest", "", box=None, pad_edge=False)
+    for folder in shelf.folders(windows):
+        about = read_about(folder)
+        table.add_row(
+            about.name, f"{about.arrived:%Y-%m-%d %H:%M}", f"{about.counts.labelled:,}", about.labelled_by,
+            f"{about.counts.unlabelled:,}", about.digest[:12], "" if folder in current else "replaced",
+        )  # fmt: skip
+    for folder in shelf.set_aside(windows):
+        why = shelf.read_why(folder)
+        checks = ", ".join(dict.fromkeys(reason.check for reason in why.reasons))
+        table.add_row(why.name, f"{why.at:%Y-%m-%d %H:%M}", "", "", "", "", f"aside: {checks}")
+    Console(width=None if sys.stdout.isatty() else 160, soft_wrap=True, highlight=False).print(table)
+
+
+@windows_app.command("show")
+def windows_show(
+    name: WindowName,
+    samples: Annotated[bool, typer.Option("--samples", help="A table of its samples instead, as CSV.")] = False,
+    workspace: Workspace = Path("."),
+) -> None:
+    """What is known of a window, and why it was set aside; or its samples, by the names that late labels use."""
+    import csv
+
+    from limbeck.data.window import ABOUT
+    from limbeck.windows import read_about, read_keys, read_window, shelf
+    from limbeck.windows.intake import digests
+
+    folder = shelf.find(workspace / WINDOWS, name)
+    if samples:
+        window, writer = read_window(folder), csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(["sample", "digest", "class", "confidence"])
+        for key, digest, label, confidence in zip(
+            read_keys(folder), digests(folder), window.y.tolist(), window.confidence.tolist(), strict=True
+        ):
+            sure = "" if confidence != confidence else f"{confidence:.4f}"  # NaN: the teacher was not asked
+            writer.writerow([key, digest, window.about.classes[label] if label >= 0 else "", sure])
+        return
+    if (folder / ABOUT).exists():
+        typer.echo(read_about(folder).model_dump_json(indent=2))
+    if (folder / shelf.WHY).exists():
+        why = shelf.read_why(folder)
+        typer.echo(f"{name} is set aside:")
+        for reason in why.reasons:
+            typer.echo(f"  {reason.check}: found {reason.found}; expected {reason.expected}. Next: {reason.next_step}.")
+
+
+@windows_app.command("release")
+def windows_release(
+    name: WindowName,
+    by: Annotated[str, typer.Option(help="Who decides. Default: the name you are logged in with.")] = "",
+    workspace: Workspace = Path("."),
+) -> None:
+    """Let a window that was set aside be trained on after all; who decided it stays in its notes."""
+    import getpass
+
+    from limbeck.windows import shelf
+
+    folder = shelf.release(workspace / WINDOWS, name, by=by or getpass.getuser())
+    typer.echo(f"{folder} counts; `dvc add {folder}` makes it a version of the data.")
 
 
 def main() -> None:

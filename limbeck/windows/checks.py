@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from limbeck.data.content import fingerprint
 from limbeck.data.npy import NpyWriter
 from limbeck.data.window import UNLABELLED, Counts
 from limbeck.windows.reference import Reference, Spread
@@ -73,7 +74,7 @@ class Sieve(NpyWriter):
         self._expected = reference.variance
         self.repeated = self.broken = self.not_finite = self.out_of_range = 0
 
-    def passes(self, sample: NDArray[Any], print_: int) -> bool:
+    def passes(self, sample: NDArray[Any]) -> bool:
         """Take a sample, or count why not.
 
         Raises:
@@ -95,11 +96,13 @@ class Sieve(NpyWriter):
             if (values < self._low).any() or (values > self._high).any():
                 self.out_of_range += 1
                 return False
-        if print_ in self._known:
+        raw = sample.tobytes()
+        known_as = fingerprint(raw)
+        if known_as in self._known:
             self.repeated += 1
             return False
-        self._known.add(print_)
-        self.append(sample.tobytes(), sample.shape, sample.dtype)
+        self._known.add(known_as)
+        self.append(raw, sample.shape, sample.dtype)
         return True
 
     def look(self, block: bytearray) -> None:

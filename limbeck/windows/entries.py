@@ -12,9 +12,11 @@ unfinished copy for as long as it is called so: renaming it at the end is the ot
 import csv
 import hashlib
 import io
+import math
 import os
 import re
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -168,8 +170,10 @@ def _arrays(entry: Path, meta: Meta, rules: WindowRules) -> Incoming:
         )  # fmt: skip
     with zipfile.ZipFile(entry) as archive:
         num_bytes = sum(member.file_size for member in archive.infolist())
+    for name in sorted(names):  # before anything is set aside for what a header only claims
+        shape, dtype = header_of(entry, name)
+        check_size(max(num_bytes, math.prod(shape) * dtype.itemsize), shape[0] if shape else 0, rules)
     shape, dtype = header_of(entry, "x")
-    check_size(num_bytes, shape[0] if shape else 0, rules)
     is_grey = dtype == np.uint8 and len(shape) == 3 and len(meta.shape) == 3
     if not shape or ((*shape[1:], 1) if is_grey else shape[1:]) != meta.shape or str(dtype) != meta.dtype:
         raise Unfit(
@@ -284,5 +288,8 @@ def check_readable(error: Exception) -> Unfit:
     return Unfit("unreadable", expected="files that can be read", found=str(error), next_step=AGAIN)
 
 
-READ_ERRORS = (Unfit, DataError, OSError, ValueError, MemoryError)
-"""What reading files of others can raise: numpy's headers raise ValueError."""
+READ_ERRORS = (
+    Unfit, DataError, FileNotFoundError, ValueError, KeyError, EOFError, MemoryError, RuntimeError, zipfile.BadZipFile,
+    zlib.error,
+)  # fmt: skip
+"""What reading files of others raises where they are damaged."""

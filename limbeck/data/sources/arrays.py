@@ -117,7 +117,7 @@ def _open(place: Path, name: str) -> Iterator[IO[bytes]]:
         else:
             with zipfile.ZipFile(place) as archive, archive.open(f"{name}.npy") as stream:
                 yield stream
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, KeyError, RuntimeError) as error:  # or it has a password
         raise DataError(f"{place}: {name} cannot be read: {error}. Get or save it again.") from None
 
 
