@@ -1,12 +1,67 @@
-"""A window becomes a version of the data: `dvc add`."""
+"""What arrived becomes windows, and each window a version of the data: `dvc add`."""
 
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Set
 from pathlib import Path
 
 from flows import environment
+from limbeck.data.window import read_about
 from limbeck.errors import DataError
+from limbeck.windows import shelf
+from limbeck.windows.feedback import Told, take_feedback
+from limbeck.windows.intake import take_in
+from limbeck.windows.labelling import Teacher
+from limbeck.windows.rules import WindowRules
+
+FOLDER = "windows"
+"""Below a workspace."""
+
+
+def take(
+    base: Path,
+    drop: Path,
+    data: Path,
+    teacher: Path,
+    rules: WindowRules,
+    *,
+    uploads: Told | None = None,
+    requested: tuple[str, ...] = (),
+    say: Callable[[str], None] = lambda _: None,
+) -> None:
+    """Turn everything that landed or was uploaded into windows, and have DVC track each.
+
+    Args:
+        base: the workspace whose windows they are.
+        drop: the folder where data land.
+        data: what the champion was made of.
+        teacher: its checkpoint; it labels what nobody did.
+        rules: see `WindowRules`.
+        uploads: where devices put samples; None: nowhere.
+        requested: new classes that may appear.
+        say: told of every window.
+
+    Raises:
+        DataError: the data or the teacher are not what they should be, or DVC refuses.
+        TrackingError: the server with the uploads does not answer.
+
+    """
+    windows, asked = base / FOLDER, Teacher.of(teacher)
+    take_in(drop, windows, data, rules, now=time.time(), teacher=asked, requested=requested, say=say)
+    if uploads is not None:
+        take_feedback(uploads, windows, data, rules, now=time.time(), teacher=asked, say=say)
+    for folder in shelf.folders(windows):
+        if not folder.with_name(f"{folder.name}.dvc").exists():  # or a kill came between
+            track(folder)
+
+
+def pending(base: Path, known: Set[str]) -> list[Path]:
+    """Windows of a workspace whose digests are not among the known ones, in the order of arrival."""
+    windows = base / FOLDER
+    found = shelf.current(windows) if windows.is_dir() else []
+    return [folder for folder in found if read_about(folder).digest not in known]
 
 
 def track(folder: Path) -> Path:

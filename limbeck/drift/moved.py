@@ -75,6 +75,7 @@ class Report:
 
     Attributes:
         fires: whether an action is called for.
+        cools_down: it would be, had nothing been done of late.
         reason: why, or why not.
         sources: the independent sources of evidence that moved, see `limbeck.drift.trigger`.
         moved: what moved; also where that does not fire.
@@ -87,6 +88,7 @@ class Report:
     """
 
     fires: bool
+    cools_down: bool
     reason: str
     sources: tuple[str, ...]
     moved: tuple[Moved, ...]

@@ -76,14 +76,28 @@ def detect(
         fewer = "window" if window.count < rules.min_samples else "reference"
         count = min(window.count, reference.count)
         reason = f"no judgement: the {fewer} has {count} samples, min_samples asks for {rules.min_samples}"
-        return Report(False, reason, (), (), {}, (), rules.level, reference.count, window.count)
+        return Report(False, False, reason, (), (), {}, (), rules.level, reference.count, window.count)
     tests = compare(reference, window, rules, seed)
     moved = moved_of(tests, rules.level, classes, reference, window)
     sources = sources_of(tests, rules.level)
-    fires, reason = _decide(sources, [thing.what for thing in moved], rules, now, last_action)
+    fires, reason = _decide(sources, [thing.what for thing in moved], rules)
+    cools_down = False
+    if fires and last_action is not None and now - last_action < timedelta(hours=rules.cool_down_hours):
+        fires, cools_down = False, True
+        hours = (now - last_action).total_seconds() / 3600
+        reason += f"; but something was done {hours:.1f} h ago, and cool_down_hours is {rules.cool_down_hours:g}"
     changes = _changes(reference, window, rules) if moved else {}
     return Report(
-        fires, reason, sources, tuple(moved), changes, tuple(tests), rules.level, reference.count, window.count
+        fires,
+        cools_down,
+        reason,
+        sources,
+        tuple(moved),
+        changes,
+        tuple(tests),
+        rules.level,
+        reference.count,
+        window.count,
     )
 
 
@@ -151,8 +165,6 @@ def _decide(
     sources: tuple[Source, ...],
     whats: list[str],
     rules: DriftRules,
-    now: datetime,
-    last_action: datetime | None,
 ) -> tuple[bool, str]:
     if not sources:
         return False, "nothing moved"
@@ -160,10 +172,6 @@ def _decide(
     if len(sources) < rules.min_kinds:
         asked = "a person has to say whose mistake that is" if sources == ("labels",) else "not enough to act upon"
         return False, f"{told}: only {' and '.join(sources)} of {rules.min_kinds} independent sources say so; {asked}"
-    since = None if last_action is None else now - last_action
-    if since is not None and since < timedelta(hours=rules.cool_down_hours):
-        hours = since.total_seconds() / 3600
-        return False, f"{told}, but something was done {hours:.1f} h ago; cool_down_hours is {rules.cool_down_hours:g}"
     return True, f"{told}: {', '.join(sources)} say so independently"
 
 

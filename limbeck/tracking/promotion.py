@@ -69,10 +69,33 @@ def promote(
             may_move, why = _compare(client, uri, champion, number, file, manifest, scores_of, measure, margin)
             if not may_move:
                 return Promotion(False, why)
-            client.set_registered_model_alias(model, PREVIOUS, before)
-        client.set_registered_model_alias(model, CHAMPION, number)
-        _record(ledger_file, model, before, number, why)
+        _move(client, model, before, number, why, ledger_file)
         return Promotion(True, why)
+
+
+def appoint(model: str, number: str, why: str, *, uri: str, ledger_file: Path) -> None:
+    """Make a version the champion that has proved itself elsewhere; the old one becomes `previous`. Twice is once.
+
+    Raises:
+        TrackingError: the server does not answer or fails.
+
+    """
+    require(uri, LATER)
+    with asking(uri) as client:
+        champion = version_at(client, model, CHAMPION)
+        before = None if champion is None else str(champion.version)
+        if before == number:
+            _mend_ledger(client, model, number, ledger_file)
+            return
+        _move(client, model, before, number, why, ledger_file)
+
+
+def _move(client: Any, model: str, before: str | None, number: str, why: str, ledger_file: Path) -> None:
+    """Move the alias, then write it down: `_mend_ledger` sees to a kill between the two."""
+    if before is not None:
+        client.set_registered_model_alias(model, PREVIOUS, before)
+    client.set_registered_model_alias(model, CHAMPION, number)
+    _record(ledger_file, model, before, number, why)
 
 
 def _compare(

@@ -211,6 +211,34 @@ def fetch(model: str, alias: str, into: Path, *, uri: str) -> tuple[str, Path]:
         return str(version.version), fetch_model(client, uri, version, into)
 
 
+def champion_of(model: str, *, uri: str) -> tuple[str, str] | None:
+    """The champion's version and identity (sha256 of its manifest); None where a model has none.
+
+    Raises:
+        TrackingError: the server does not answer or fails.
+
+    """
+    require(uri)
+    with asking(uri) as client:
+        version = version_at(client, model, CHAMPION)
+        return None if version is None else (str(version.version), version.tags["limbeck.identity"])
+
+
+def version_of(model: str, identity: str, variant: str, *, uri: str) -> str:
+    """The version of a content.
+
+    Raises:
+        TrackingError: the server does not answer or fails, or has none.
+
+    """
+    require(uri)
+    with asking(uri) as client:
+        number = _find_version(client, model, identity, variant)
+    if number is None:
+        raise TrackingError(f"{model} has no version of {identity[:16]}... at {shown(uri)}; register it again.")
+    return number
+
+
 def serial_at(model: str, alias: str, *, uri: str) -> str:
     """The number of the version that an alias points to.
 

@@ -1,0 +1,156 @@
+"""What is known of a champion before a rung is chosen: whether its world moved, and how it does in the new one."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from limbeck import models
+from limbeck.data.prepared import read, read_meta
+from limbeck.data.window import UNLABELLED, read_window
+from limbeck.drift import Report, Signals, detect, picture, signals_of
+from limbeck.drift.signals import joined
+from limbeck.drift.two_samples import subsample
+from limbeck.evaluation import predict
+from limbeck.params import ContractParams
+from limbeck.pictures import png
+from limbeck.refresh.gate import staleness
+from limbeck.refresh.rules import Rules
+from limbeck.refresh.rungs import Champion, Feedback, room_of, unpruned_fits
+from limbeck.windows.agreement import Answers, LabelFree, label_free
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a look at new windows brought.
+
+    Attributes:
+        report: whether and what moved.
+        reference: the champion's validation split, as it was compared.
+        window: the new samples.
+        feedback: what follows for the rungs.
+        estimate: the champion's accuracy on the new samples without their labels, and its error where there are some.
+        labelled: how many samples of each class people labelled.
+        new_classes: of these the champion does not know.
+        classes: that it knows.
+
+    """
+
+    report: Report
+    reference: Signals
+    window: Signals
+    feedback: Feedback
+    estimate: LabelFree
+    labelled: dict[str, int]
+    new_classes: tuple[str, ...]
+    classes: tuple[str, ...]
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether there were samples enough for a verdict that more time does not change."""
+        return bool(self.report.tests) and not self.report.cools_down
+
+    def picture(self) -> bytes | None:
+        """What moved, as a PNG; None where nothing did."""
+        drawn = picture(self.report, self.reference, self.window, self.classes)
+        return None if drawn is None else png(drawn)
+
+
+def look(
+    workspace: Path,
+    target: str,
+    champion: Champion,
+    windows: Sequence[Path],
+    rules: Rules,
+    *,
+    variant: str,
+    contract: ContractParams,
+    now: datetime,
+    last_action: datetime | None,
+) -> Look:
+    """Compare new windows with what the champion was validated on.
+
+    Args:
+        workspace: the champion's.
+        target: whose champion.
+        champion: its checkpoints and data.
+        windows: folders, in the order of arrival.
+        rules: of windows, drift and gate.
+        variant: the file of it that ships.
+        contract: that it keeps.
+        now: when this is asked.
+        last_action: when something was last done about drift.
+
+    Raises:
+        DataError: the data or a window are not what they should be.
+        CheckpointError: likewise a checkpoint.
+
+    """
+    torch.set_num_threads(rules.threads)
+    _, student = models.load(champion.student.folder)
+    _, teacher = models.load(champion.teacher.folder)
+    meta = read_meta(champion.data)
+
+    def signals(x: NDArray[Any], labels: NDArray[np.int64]) -> Signals:
+        return signals_of(
+            student, x, teacher=teacher, labels_N=labels, max_samples=rules.drift.max_samples,
+            batch_size=rules.batch_size, seed=rules.seed,
+        )  # fmt: skip
+
+    def answers(x: NDArray[Any], labels: NDArray[np.int64]) -> Answers:
+        rows = subsample(len(x), rules.drift.max_samples, rules.seed)
+        said = (predict(network, x[rows], rules.batch_size).argmax(1) for network in (student, teacher))
+        return Answers(next(said), next(said), np.asarray(labels[rows]))
+
+    validation = read(champion.data, "validation")
+    reference = signals(*validation)
+    parts, told, labelled = [], [], Counter[str]()
+    for folder in windows:
+        found = read_window(folder)
+        labels = np.where(found.is_by_people, found.y, UNLABELLED)
+        labelled.update(found.about.classes[label] for label in labels[labels != UNLABELLED].tolist())
+        parts.append(signals(found.x, labels))
+        told.append(answers(found.x, labels))
+    window, said = joined(parts), together(told)
+    report = detect(
+        reference, window, rules.drift, seed=rules.seed, now=now, last_action=last_action, classes=meta.classes
+    )
+    return Look(
+        report,
+        reference,
+        window,
+        _feedback(workspace / "metrics" / target, reference, said, rules, variant, contract),
+        label_free(answers(*validation), said, rules.gate.bootstrap, rules.gate.seed),
+        dict(labelled),
+        tuple(name for name in labelled if name not in meta.classes),
+        meta.classes,
+    )
+
+
+def together(told: Sequence[Answers]) -> Answers:
+    """Answers to several sets of samples as one."""
+    return Answers(*(np.concatenate([getattr(each, field.name) for each in told]) for field in fields(Answers)))
+
+
+def _feedback(
+    metrics: Path, reference: Signals, said: Answers, rules: Rules, variant: str, contract: ContractParams
+) -> Feedback:
+    """How far quality fell and how good the teacher is, where people labelled; what the contract leaves."""
+    quality, latency = (
+        json.loads((metrics / f"{name}.json").read_text(encoding="utf-8")) for name in ("quality", "latency")
+    )
+    room, fits = room_of(quality, variant, contract), unpruned_fits(latency, variant, contract)
+    known = said.where(said.is_known)
+    if not len(known.truth):
+        return Feedback(quality_room=room, unpruned_fits=fits)
+    student, teacher = (np.asarray(answer == known.truth, np.float64) for answer in (known.student, known.teacher))
+    stale = staleness(teacher, student, rules.gate)
+    fell = None if reference.labelled is None else float(reference.labelled.mean() - student.mean())
+    return Feedback(fell, stale.lead["value"], room, fits, stale.why)
