@@ -8,17 +8,17 @@ import hashlib
 import json
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
 
 from limbeck.atomic import replace, write_json
 from limbeck.components import Component
 from limbeck.errors import CheckpointError
+
+if TYPE_CHECKING:  # torch takes seconds, and flows ask for digests alone
+    from torch import Tensor, nn
 
 SPEC = "model.json"
 WEIGHTS = "weights.safetensors"
@@ -84,8 +84,10 @@ def digest_of(folder: Path) -> str:
     return hashlib.sha256((folder / SPEC).read_bytes()).hexdigest()
 
 
-def save(folder: Path, spec: Spec, state: dict[str, Tensor]) -> None:
+def save(folder: Path, spec: Spec, state: "dict[str, Tensor]") -> None:
     """Write a checkpoint. Tensors that share memory are stored once each, all contiguous, sorted by name."""
+    from safetensors.torch import save_file
+
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: state[name].detach().to("cpu").contiguous().clone() for name in sorted(state)}
     with replace(folder / WEIGHTS) as partial:
@@ -94,7 +96,7 @@ def save(folder: Path, spec: Spec, state: dict[str, Tensor]) -> None:
     write_json(folder / SPEC, spec.model_copy(update={"weights_sha256": written}).model_dump(mode="json"))
 
 
-def read(folder: Path) -> tuple[Spec, dict[str, Tensor]]:
+def read(folder: Path) -> "tuple[Spec, dict[str, Tensor]]":
     """Read a checkpoint back, checked.
 
     Raises:
@@ -112,6 +114,8 @@ def read(folder: Path) -> tuple[Spec, dict[str, Tensor]]:
         raise CheckpointError(
             f"{folder / SPEC} is no checkpoint: {error}. Run the stage that writes it again."
         ) from None
+    from safetensors.torch import load_file
+
     path = folder / WEIGHTS
     try:
         found = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -127,13 +131,15 @@ def read(folder: Path) -> tuple[Spec, dict[str, Tensor]]:
         raise CheckpointError(f"{path} is no safetensors file: {error}. `dvc checkout` restores it.") from None
 
 
-def load_strictly_(module: nn.Module, state: dict[str, Tensor], origin: Path) -> None:
+def load_strictly_(module: "nn.Module", state: "dict[str, Tensor]", origin: Path) -> None:
     """Fill a module, in place.
 
     Raises:
         CheckpointError: naming every tensor that is missing, unknown, or of another shape or dtype.
 
     """
+    import torch
+
     own = module.state_dict()
     faults = [f"{name}: missing, expected {tuple(own[name].shape)}" for name in own if name not in state]
     faults += [f"{name}: unknown" for name in state if name not in own]
