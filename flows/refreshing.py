@@ -32,6 +32,7 @@ from limbeck.refresh.requests import Meaning, TaskRequest
 from limbeck.refresh.rules import Rules
 from limbeck.refresh.rungs import Champion, Rung, Situation, Step, Work
 from limbeck.refresh.story import Judged, Source, Story, Try
+from limbeck.refresh.telling import line, page
 from limbeck.selection import choose, quality_clauses
 from limbeck.tracking import promotion, registry
 from limbeck.tracking.delivery import Server
@@ -282,27 +283,14 @@ class Refresh:
     def climb(self, told: Story, *, dry: bool) -> str:
         """Try rung after rung until one passes; then examine it and let it ship."""
         if dry:
-            return "\n".join([f"would refresh: {told.asked}", *(self.line(each) for each in told.tries)])
+            return "\n".join([f"would refresh: {told.asked}", *map(line, told.tries)])
         for each in told.tries:
             if each.state == "waiting":
                 self.try_rung(told, each)
-            self.say(self.line(each))
+            self.say(line(each))
             if each.state == "passed":
                 return self.ship(told, each.rung)
         return self.end(told, "failed", "no rung passed the gate; the champion stays")
-
-    def line(self, each: Try) -> str:
-        """A rung in words."""
-        if each.state == "waiting":
-            return f"{each.rung}: about {each.expected_s:.0f} s ({each.known_from})" + "".join(
-                f"; {c}" for c in each.changes
-            )
-        words = each.why if each.verdict is None else each.verdict.words
-        return (
-            f"{each.rung}: {each.state} after {each.seconds:.0f} s: {words}"
-            if each.seconds
-            else f"{each.rung}: {each.state}: {words}"
-        )
 
     def try_rung(self, told: Story, each: Try) -> None:
         """Run a rung's workspace up to its benchmark and hold its file against the champion's."""
@@ -394,9 +382,7 @@ class Refresh:
         told.version = registry.version_of(self.model, decision["identity"], decision["variant"], uri=self.uri)
         why = f"refresh {told.number}, {rung}: {told.exam.words}"
         if self.rules.ship.canary is None:
-            promotion.appoint(
-                self.model, told.version, why, uri=self.uri, ledger_file=home_of(place) / ledger.NAME
-            )
+            promotion.appoint(self.model, told.version, why, uri=self.uri, ledger_file=home_of(place) / ledger.NAME)
             return self.end(told, "champion", why)
         from limbeck.publishing.serving import CANARY, Publisher
 
@@ -407,8 +393,10 @@ class Refresh:
     def end(self, told: Story, outcome: Any, why: str) -> str:
         """Close the story."""
         told.outcome, told.why, told.ended = outcome, why, datetime.now(UTC)
-        told.write(self.folder(told))
-        return f"{outcome}: {why}"
+        folder = self.folder(told)
+        told.write(folder)
+        page(told, folder).write(folder, "report")
+        return f"{outcome}: {why}; see {(folder / 'report.html').relative_to(environment.ROOT)}"
 
 
 def _read(path: Path, default: Any) -> Any:

@@ -4,7 +4,6 @@ Reads params.yaml, metrics/, plots/, export/ and registry/ below a workspace; wr
 report.html and its pictures.
 """
 
-import base64
 import json
 import tempfile
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from limbeck import pictures
+from limbeck import pages, pictures
 from limbeck.atomic import replace
 from limbeck.data.splits import read
 from limbeck.edge import EdgeError
@@ -385,8 +384,6 @@ def render(root: Path, out: Path) -> Rendered:
     Raises:
         LimbeckError: nothing has been benchmarked yet.
     """
-    from jinja2 import Environment, PackageLoader
-
     targets = gather(root)
     if not targets:
         raise LimbeckError(f"{root}/metrics holds no benchmarked target yet; run `dvc repro` or `make run` first.")
@@ -405,30 +402,19 @@ def render(root: Path, out: Path) -> Rendered:
     shown = list(drawings(root, targets))
     steps = next_steps(targets[0].name)
 
-    header = "| " + " | ".join(COLUMNS) + " |\n|" + "---|" * len(COLUMNS)
-    body = "\n".join(
-        "| " + " | ".join(f"**{c}**" if row.ships and c else c for c in row.cells) + " |" for row in table_rows
-    )
-    parts = [f"# {title}", *sentences, f"{header}\n{body}", "\n".join(f"- {note}" for note in notes)]
-    if samples:
-        parts.append(f"```\n{samples}\n```")
-    listed = "Next:\n\n" + "\n".join(f"    {line}" for line in steps)
-    markdown = "\n\n".join(part for part in [*parts, footer, listed] if part) + "\n"
-    page = Environment(loader=PackageLoader("limbeck", ""), autoescape=True).get_template("report.html.jinja")
-    html = page.render(
+    page = pages.Page(
         title=title,
         sentences=sentences,
         columns=COLUMNS,
-        rows=table_rows,
+        rows=[pages.Row(row.cells, row.ships) for row in table_rows],
         notes=notes,
-        pictures=[(heading, base64.b64encode(picture).decode()) for heading, picture in shown],
+        pictures=shown,
+        samples_heading="The champion, pulled back from the registry",
         samples=samples,
+        steps=steps,
         footer=footer,
-        steps="\n".join(steps),
     )
-    for path, text in ((out / "report.md", markdown), (out / "report.html", html)):
-        with replace(path) as partial:
-            partial.write_text(text, encoding="utf-8")
+    html_path = page.write(out, "report")
 
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for column in SHORT_COLUMNS:
@@ -456,4 +442,4 @@ def render(root: Path, out: Path) -> Rendered:
             Text(samples),
         ]
     lines += [Text(), Text(footer, style="dim"), Text(), Text("Next:"), *(Text(f"  {line}") for line in steps)]
-    return Rendered(markdown, out / "report.html", Group(*lines))
+    return Rendered(page.markdown(), html_path, Group(*lines))
