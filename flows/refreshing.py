@@ -144,8 +144,8 @@ class Refresh:
             place, self.target, champion, pending, self.rules,
             variant=self.variant(place), contract=self.contract(place), now=now, last_action=max(acted, default=None),
         )  # fmt: skip
-        for line in looked.report.lines():
-            self.say(line)
+        for told_line in looked.report.lines():
+            self.say(told_line)
         meaning = self.meaning(request, place, looked.labelled)
         seen = {
             "report": looked.report.to_json(),
