@@ -123,7 +123,7 @@ def main(
     rules: Annotated[Path, typer.Option(help="When it acts, what it tries and what may ship.")] = RULES,
     request: Annotated[Path | None, typer.Option(help="A task request: docs/refresh.md.")] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what it would do, why and at what cost; take in and do nothing.")
+        bool, typer.Option("--dry-run", help="Take in what landed, say what would be done, why and at what cost, and do none of it.")
     ] = False,
 ) -> None:
     """Take in new data; where they drifted, find the cheapest repair that passes the gate, and let it ship."""

@@ -127,11 +127,10 @@ class Refresh:
         version, place = self.champion()
         champion = Champion.of(place, self.target)
         wanted = request.new_classes if request and request.new_classes else ()
-        if not dry:
-            windows.take(
-                self.base, self.base / self.rules.drop, champion.data, champion.teacher.folder, self.rules.windows,
-                uploads=self.uploads, requested=wanted, say=self.say,
-            )  # fmt: skip
+        windows.take(
+            self.base, self.base / self.rules.drop, champion.data, champion.teacher.folder, self.rules.windows,
+            uploads=self.uploads, requested=wanted, say=self.say,
+        )  # fmt: skip
         settled = set(_read(self.settled, []))
         pending = windows.pending(self.base, settled | self.learned(place))
         if not pending:
