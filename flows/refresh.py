@@ -75,6 +75,11 @@ def refresh(
     except LimbeckError as error:
         return Failed(message=str(error), data=error)
     said, failures = [], list[LimbeckError]()
+    if asked is not None and asked.new_classes is None:
+        try:
+            return Completed(message=fulfil(base, asked, chosen, run_stages=run_stages, say=say))
+        except LimbeckError as error:
+            return Failed(message=str(error), data=error)
     for name in targets:
         try:
             one = Refresh(base, name, chosen, run_stages=run_stages, approve=_asked(approve, show), say=say)
@@ -123,7 +128,10 @@ def main(
     rules: Annotated[Path, typer.Option(help="When it acts, what it tries and what may ship.")] = RULES,
     request: Annotated[Path | None, typer.Option(help="A task request: docs/refresh.md.")] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Take in what landed, say what would be done, why and at what cost, and do none of it.")
+        bool,
+        typer.Option(
+            "--dry-run", help="Take in what landed, say what would be done, why and at what cost, and do none of it."
+        ),
     ] = False,
 ) -> None:
     """Take in new data; where they drifted, find the cheapest repair that passes the gate, and let it ship."""
@@ -131,8 +139,11 @@ def main(
         if dry_run:
             base, chosen = workspace.locate(recipe, folder), rules_file.load(environment.ROOT / rules)
             asked = requests.read(request) if request else None
+            if asked is not None and asked.new_classes is None:
+                print(fulfil(base, asked, chosen, run_stages=run_stages, say=print, dry=True))
+                return
             for name in target or list(params_file.load(base / "params.yaml").targets):
-                one = Refresh(base, name, chosen, run_stages=_never, approve=_never, say=_print)
+                one = Refresh.quiet(base, name, chosen, say=print)
                 print(f"{one.model}: {one.run(asked, dry=True)}")
             return
     except LimbeckError as error:
@@ -143,14 +154,6 @@ def main(
     print(state.message, file=sys.stderr if state.is_failed() else sys.stdout)
     answer = state.result(raise_on_failure=False)
     raise SystemExit(getattr(answer, "exit_code", 1) if state.is_failed() else 0)
-
-
-def _print(line: str) -> None:
-    print(line, flush=True)
-
-
-def _never(*_: Any) -> Any:
-    raise AssertionError("a dry run does nothing")
 
 
 if __name__ == "__main__":

@@ -84,6 +84,15 @@ class Refresh:
         self.uri = tracking_uri(params.tracking.uri, base)
         self.place = environment.ROOT / "work/refresh" / self.model
 
+    @classmethod
+    def quiet(cls, base: Path, target: str, rules: Rules, say: Say = lambda _: None) -> "Refresh":
+        """One that only looks."""
+
+        def never(*_: Any) -> Any:
+            raise AssertionError("it was only to look")
+
+        return cls(base, target, rules, run_stages=never, approve=never, say=say)
+
     @contextmanager
     def turn(self) -> Iterator[None]:
         """Alone with this model.
@@ -276,8 +285,7 @@ class Refresh:
         """Keep a rung's params beside its story. The champion moves by gate and exam alone, not by `register`."""
         assert step.params is not None
         step.params["tracking"]["champion_margin"] = None
-        with replace(self.folder(told) / f"{step.rung}.yaml") as partial:
-            partial.write_text(yaml.safe_dump(step.params, sort_keys=False, allow_unicode=True), encoding="utf-8")
+        keep(self.folder(told) / f"{step.rung}.yaml", yaml.safe_dump(step.params, sort_keys=False, allow_unicode=True))
 
     def climb(self, told: Story, *, dry: bool) -> str:
         """Try rung after rung until one passes; then examine it and let it ship."""
@@ -377,12 +385,11 @@ class Refresh:
         except ContractBroken as error:
             self.end(told, "refused", str(error))
             raise
-        decision = json.loads((place / "registry" / f"{self.target}.json").read_text(encoding="utf-8"))
-        told.version = registry.version_of(self.model, decision["identity"], decision["variant"], uri=self.uri)
         why = f"refresh {told.number}, {rung}: {told.exam.words}"
         if self.rules.ship.canary is None:
-            promotion.appoint(self.model, told.version, why, uri=self.uri, ledger_file=home_of(place) / ledger.NAME)
+            told.version = appoint(place, self.target, why)
             return self.end(told, "champion", why)
+        told.version = registered(place, self.target)
         from limbeck.publishing.serving import CANARY, Publisher
 
         publisher = Publisher.of(self.base, uri=self.uri, say=self.say)
@@ -396,6 +403,29 @@ class Refresh:
         told.write(folder)
         page(told, folder).write(folder, "report")
         return f"{outcome}: {why}; see {(folder / 'report.html').relative_to(environment.ROOT)}"
+
+
+def registered(place: Path, target: str) -> str:
+    """The version that a workspace registered for a target."""
+    params = params_file.load(place / "params.yaml")
+    decision = json.loads((place / "registry" / f"{target}.json").read_text(encoding="utf-8"))
+    uri = tracking_uri(params.tracking.uri, place)
+    return registry.version_of(f"{params.name}-{target}", decision["identity"], decision["variant"], uri=uri)
+
+
+def appoint(place: Path, target: str, why: str) -> str:
+    """Make what a workspace registered the champion; its version."""
+    params, version = params_file.load(place / "params.yaml"), registered(place, target)
+    uri = tracking_uri(params.tracking.uri, place)
+    promotion.appoint(f"{params.name}-{target}", version, why, uri=uri, ledger_file=home_of(place) / ledger.NAME)
+    return version
+
+
+def keep(path: Path, text: str) -> None:
+    """Write a file, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replace(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def _read(path: Path, default: Any) -> Any:

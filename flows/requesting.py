@@ -1,0 +1,61 @@
+"""A target that is new, or a budget that changed: a workspace with other params, run to its end.
+
+Nothing is gated here: what is asked for differs from what the champion does, so that holding one against the other would say
+nothing. The contract decides, on the file that ships.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from flows import environment, workspace
+from flows.refreshing import Refresh, RunStages, Say, appoint, keep
+from limbeck import params as params_file
+from limbeck.refresh import requests
+from limbeck.refresh.requests import Meaning, TaskRequest
+from limbeck.refresh.rules import Rules
+from limbeck.refresh.rungs import Champion
+
+
+def fulfil(
+    base: Path, request: TaskRequest, rules: Rules, *, run_stages: RunStages, say: Say, dry: bool = False
+) -> str:
+    """Do what a request asks for, unless it asks for classes; what became of it, in a line.
+
+    Raises:
+        ParamsError: what comes out cannot be used.
+        ContractBroken: the result does not keep its contract.
+        LimbeckError: a stage failed, or the registry does not answer.
+
+    """
+    meaning = _meaning(base, request, rules)
+    ((target, params),) = meaning.params.items()
+    model = f"{params['name']}-{target}"
+    if dry:
+        return f"{model}: would run its whole chain: {meaning.why}"
+    say(f"{model}: {meaning.why}")
+    params["tracking"]["champion_margin"] = None
+    text = yaml.safe_dump(params, sort_keys=False, allow_unicode=True)
+    place = environment.ROOT / "work/refresh" / model / "requests" / hashlib.sha256(text.encode()).hexdigest()[:12]
+    keep(place.with_suffix(".yaml"), text)
+    workspace.create(place, place.with_suffix(".yaml"), links=True)
+    run_stages(place, target, "register")
+    return f"{model}: champion: version {appoint(place, target, meaning.why)}: {meaning.why}"
+
+
+def _meaning(base: Path, request: TaskRequest, rules: Rules) -> Meaning:
+    raw: dict[str, Any] = yaml.safe_load((base / "params.yaml").read_text(encoding="utf-8"))
+    params_file.load(base / "params.yaml")
+    if request.add_target is not None:
+        return requests.for_target(request.add_target, raw)
+    asked = request.change_budget
+    assert asked is not None, "classes are for the ladder"
+    one = Refresh.quiet(base, asked.target, rules)
+    _, place = one.champion()
+    _, _, latency = one.measured(place)
+    return requests.for_budget(
+        asked, yaml.safe_load((place / "params.yaml").read_text(encoding="utf-8")), Champion.of(place, asked.target),
+        variant=one.variant(place), latency=latency, rules=rules.requests,
+    )  # fmt: skip
