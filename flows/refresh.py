@@ -23,6 +23,7 @@ from prefect.states import Completed, Failed
 
 from flows.pipeline import PipelineFailed, compress
 from flows.refreshing import Refresh, Waits
+from flows.requesting import fulfil
 from limbeck import params as params_file
 from limbeck.errors import ContractBroken, LimbeckError
 from limbeck.refresh import requests
