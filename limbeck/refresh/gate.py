@@ -161,9 +161,7 @@ def _loss(row: Row, rules: GateRules, split: str, *, is_small: bool) -> Clause:
     if not is_small:
         return clause
     is_spared = turned["low"] <= rules.max_loss
-    return Clause(
-        clause.clause, clause.split, clause.allowed, clause.measured, clause.low, clause.high, is_spared, is_spared
-    )  # fmt: skip
+    return replace(clause, kept=is_spared, proven=is_spared)
 
 
 def _bounds(estimate: Estimate) -> dict[str, float]:

@@ -1,0 +1,100 @@
+"""A rung of the ladder from a stored champion to exported files, stage by stage."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from limbeck import labels, models
+from limbeck.checkpoint import Spec, digest_of
+from limbeck.components import Component
+from limbeck.data.splits import read, read_meta
+from limbeck.edge import manifest
+from limbeck.params import Params, PruneParams, checked
+from limbeck.pruning import cuts_of, prune_
+from limbeck.refresh.rungs import Champion, Feedback, LadderRules, Rung, Situation, params_of
+from stages import distill, export, prune, quantize
+from tests.conftest import Remembering
+from tests.refresh.conftest import values_in
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory, data: Path, tiny: Params) -> Path:
+    """A champion's workspace: teacher and student are one small network, which prune cut, and its soft labels."""
+    folder, meta = tmp_path_factory.mktemp("champion"), read_meta(data)
+    (folder / "data").symlink_to(data)
+    spec = Spec(
+        model=Component.model_validate({"use": "convnet", "width": 8, "depth": 1}), shape=meta.shape, dtype=meta.dtype,
+        classes=meta.classes, mean=(40.0,), std=(50.0,),
+    )  # fmt: skip
+    torch.manual_seed(0)
+    network = models.build(spec).eval()
+    for place in ("teacher", "sensor/distill"):
+        models.save(folder / "models" / place, spec, network)
+    labels.write(
+        folder / "labels", data, network, tiny.label, seed=0, teacher_digest="0" * 64, teacher_quality=0.1,
+        progress=lambda *_: None,
+    )  # fmt: skip
+    cut = tiny.targets["sensor"].prune
+    assert isinstance(cut, PruneParams)
+    list(prune_(network, cut, torch.from_numpy(read(data, "train")[0][:1].copy())))
+    models.save(folder / "models/sensor/prune", spec.model_copy(update={"cuts": cuts_of(spec, network)}), network)
+    return folder
+
+
+def climb(rung: Rung, feedback: Feedback, workspace: Path, tiny: Params, out: Path) -> dict[str, dict[str, Any]]:
+    """Run what follows from a rung's params in their folders below `out`; their figures."""
+    rules = LadderRules.model_validate(values_in(LadderRules.__doc__, "ladder"))
+    base = tiny.model_dump(mode="json")
+    base["targets"]["sensor"]["quantize"]["max_float_layers"] = 0
+    base["targets"]["sensor"]["contract"]["max_drop"] = 1.0
+    situation = Situation(base, "sensor", Champion.of(workspace, "sensor"), (), rules, feedback)
+    target = checked(params_of(rung, situation), rung).targets["sensor"]
+    report: Any = Remembering(out / "scratch")
+    data, taught = workspace / "data", workspace / "labels"
+    own = {"distill": target.distill, "metric": "accuracy", "seed": 0, "report": report}
+    figures = {
+        "distill": distill.run(
+            data=data, labels=taught, teacher=workspace / "models/teacher", out=out / "distill", control=out / "control",
+            student=target.student, bootstrap=100, bootstrap_seed=0, **own,
+        ),
+        "prune": prune.run(
+            data=data, labels=taught, student=out / "distill", out=out / "prune", prune=target.prune,
+            train=target.student.train, device=target.device, threads=1, benchmark=target.benchmark, **own,
+        ),
+        "quantize": quantize.run(
+            data=data, labels=taught, pruned=out / "prune", out=out / "quantize", quantize=target.quantize,
+            train=target.student.train, instructions="any", max_drop=target.contract.max_drop, min_quality=None, **own,
+        ),
+    }  # fmt: skip
+    if rung == "distil":
+        figures["export"] = export.run(
+            data=data, teacher=out / "distill", student=out / "distill", pruned=out / "prune", quantized=out / "quantize",
+            out=out / "export", export=target.export, name="tiny", target="sensor", report=report,
+        )  # fmt: skip
+    return figures
+
+
+def test_a_champion_learns_on_is_cut_further_quantized_and_exported(
+    tmp_path: Path, workspace: Path, tiny: Params
+) -> None:
+    figures = climb("distil", Feedback(quality_room=0.5), workspace, tiny, tmp_path)
+    assert figures["distill"]["validation"] > figures["distill"]["validation_before"]
+    assert figures["prune"]["macs_kept"] < 1
+    widths = [
+        models.load(place)[0].cuts["layers.0"].outputs
+        for place in (workspace / "models/sensor/prune", tmp_path / "prune")
+    ]
+    assert widths == [6, 4], "cut again"
+    assert list(figures["quantize"]["rungs"]) == ["static_mse"]
+    assert set(manifest.read(tmp_path / "export")["files"]) >= {"model.fp32.onnx", "model.int8.onnx"}
+
+
+def test_recalibrating_leaves_the_weights_and_takes_only_ranges_anew(
+    tmp_path: Path, workspace: Path, tiny: Params
+) -> None:
+    figures = climb("recalibrate", Feedback(), workspace, tiny, tmp_path)
+    assert digest_of(tmp_path / "prune") == digest_of(workspace / "models/sensor/prune")
+    assert list(figures["quantize"]["rungs"]) == ["static_mse"]
+    assert figures["quantize"]["float_validation"] == figures["distill"]["validation"]
