@@ -40,6 +40,7 @@ CHAMPION = Champion(
     unpruned=Stored(Path("/champion/models/sensor/distill"), "b" * 64),
     teacher=Stored(Path("/champion/models/teacher"), "c" * 64),
     data=Path("/champion/data"),
+    data_digest="d" * 64,
 )
 
 

@@ -1,26 +1,22 @@
 """The gate: a challenger has to be better where the champion was bad, and no worse elsewhere."""
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
-from limbeck import export, models
-from limbeck.checkpoint import Spec
-from limbeck.components import Component
 from limbeck.data.splits import read, read_meta
+from limbeck.edge.session import open_session
 from limbeck.errors import ContractBroken, DataError
-from limbeck.evaluation import accuracy, predict
+from limbeck.evaluation import accuracy
 from limbeck.refresh import gate
 from limbeck.refresh.gate import GateRules, Scored, Verdict, examine, judge, staleness
 from limbeck.selection import Clause, hold
+from tests.tracking.conftest import write_export
 
 CLASSES = ("a", "b")
 KEPT = hold("max_size_kb", 10, 9.0)
@@ -179,38 +175,21 @@ def test_a_teacher_no_better_than_the_champion_is_out_of_date(gate_rules: GateRu
         staleness(champion[:0], champion[:0], gate_rules)
 
 
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory, data: Path) -> tuple[Path, NDArray[np.float32]]:
-    """An ONNX file that knows eight of the ten digits, and its logits on validation."""
-    meta, folder = read_meta(data), tmp_path_factory.mktemp("exported")
-    spec = Spec(
-        model=Component.model_validate({"use": "mlp", "width": 8, "depth": 1}), shape=meta.shape, dtype=meta.dtype,
-        classes=meta.classes[:8], mean=meta.mean, std=meta.std,
-    )  # fmt: skip
-    torch.manual_seed(0)
-    network = models.build(spec).eval()
-    export.to_onnx(folder / "model.onnx", network, spec, 18, {})
-    return folder / "model.onnx", predict(network, read(data, "validation")[0])
-
-
 def test_a_file_is_scored_sample_by_sample_and_knows_nothing_of_classes_added_since(
-    tmp_path: Path, data: Path, exported: tuple[Path, NDArray[np.float32]], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gate, "PREDICT_BATCH", 50)
-    file, logits = exported
-    there = tmp_path / "data"
-    shutil.copytree(data, there)
-    _, y = read(there, "validation")
-    with pytest.raises(DataError, match=r"origin.npy is missing; it says which samples are new. Prepare the data with"):
-        gate.score(file, file, there, "validation", "accuracy", threads=1)
+    x, y = read(data, "validation")
     origins = (np.arange(len(y)) % 3).astype(np.int16)
-    np.save(there / "validation/origin.npy", origins)
-    found = gate.score(file, file, there, "validation", "accuracy", threads=1)
+    monkeypatch.setattr(gate, "read_origin", lambda *_: origins)
+    write_export(tmp_path, 1.0, classes=8, height=8, width=8)
+    file = tmp_path / "model.fp32.onnx"
+    found = gate.score(file, file, data, "validation", "accuracy", threads=1)
+    (logits,) = open_session(file, 1).run(None, {"input": np.asarray(x)})
+    assert logits.shape == (len(y), 8)
     expected = np.where(y < 8, accuracy(logits, np.asarray(y)), 0.0)
+    assert 0 < expected.sum() < len(y)
     assert np.array_equal(found.champion, expected)
     assert np.array_equal(found.challenger, expected)
     assert np.array_equal(found.origins, origins)
     assert found.classes == read_meta(data).classes
-    np.save(there / "validation/origin.npy", origins[1:])
-    with pytest.raises(DataError, match=r"origin.npy has .* rows for .* samples; run `dvc repro -f prepare`"):
-        gate.score(file, file, there, "validation", "accuracy", threads=1)

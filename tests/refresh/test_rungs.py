@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from limbeck.checkpoint import SPEC, Spec
-from limbeck.components import Component
+from limbeck.components import Component, check
+from limbeck.data.sources import SOURCES
+from limbeck.data.splits import read_meta
 from limbeck.errors import CheckpointError, ParamsError
 from limbeck.params import ContractParams, Params, Unused, checked
 from limbeck.refresh import rungs
@@ -41,7 +43,9 @@ def test_every_rung_reads_the_same_data_and_has_one_target(situation: Situation)
     assert [step.rung for step in steps] == list(RUNGS)
     source = {
         "use": "windows", "base": "/champion/data", "folders": ["/w/1", "/w/2"], "replay": 0.25, "classes": None,
+        "seed": 0, "digest": "d" * 64,
     }  # fmt: skip
+    check(Component.model_validate(source), SOURCES, "data source")
     for step in steps:
         assert step.params is not None
         assert step.params["data"]["source"] == source, "prepared once for all of them"
@@ -217,7 +221,8 @@ def test_a_rung_that_cannot_be_used_is_named(situation: Situation) -> None:
         ladder(broken)
 
 
-def test_a_champion_is_found_in_its_workspace(tmp_path: Path) -> None:
+def test_a_champion_is_found_in_its_workspace(tmp_path: Path, data: Path) -> None:
+    (tmp_path / "data").symlink_to(data)
     member = {"model": {"use": "timm.models:resnet"}, "mean": [0.0]}
     spec = Spec(
         model=Component.model_validate({"use": "ensemble", "members": [member], "weights": [1.0]}), shape=(2,),
@@ -233,6 +238,7 @@ def test_a_champion_is_found_in_its_workspace(tmp_path: Path) -> None:
     champion = Champion.of(tmp_path, "sensor")
     assert champion.trust == ("timm.models:resnet",)
     assert champion.is_ensemble
+    assert champion.data_digest == read_meta(data).digest
     assert champion.student.folder == tmp_path / "models/sensor/prune"
 
 
