@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 import torch
 
-from limbeck import labels, models
+from limbeck import labels, models, quantization
 from limbeck.checkpoint import Spec, digest_of
 from limbeck.components import Component
 from limbeck.data.splits import read, read_meta
 from limbeck.edge import manifest
+from limbeck.export import check_parity, to_onnx
 from limbeck.params import Params, PruneParams, checked
 from limbeck.pruning import cuts_of, prune_
 from limbeck.refresh.rungs import Champion, Feedback, LadderRules, Rung, Situation, params_of
@@ -70,25 +71,46 @@ def climb(rung: Rung, feedback: Feedback, workspace: Path, tiny: Params, out: Pa
         data=data, labels=taught, pruned=out / "prune", out=out / "quantize", quantize=target.quantize,
         train=target.student.train, instructions="any", max_drop=target.contract.max_drop, min_quality=None, **own,
     )  # fmt: skip
-    figures["export"] = export.run(
-        data=data, teacher=out / "distill", student=out / "distill", pruned=out / "prune", quantized=out / "quantize",
-        out=out / "export", export=target.export, name="tiny", target="sensor", report=report,
-    )  # fmt: skip
     return figures
 
 
+@pytest.fixture(scope="module")
+def climbed(
+    tmp_path_factory: pytest.TempPathFactory, workspace: Path, tiny: Params
+) -> tuple[Path, dict[str, dict[str, Any]]]:
+    """What a short distillation left, in folders by stage, and its figures."""
+    out = tmp_path_factory.mktemp("climbed")
+    return out, climb("distil", Feedback(quality_room=0.5), workspace, tiny, out)
+
+
 def test_a_champion_learns_on_is_cut_further_quantized_and_exported(
-    tmp_path: Path, workspace: Path, tiny: Params
+    tmp_path: Path, climbed: tuple[Path, dict[str, dict[str, Any]]], workspace: Path
 ) -> None:
-    figures = climb("distil", Feedback(quality_room=0.5), workspace, tiny, tmp_path)
+    out, figures = climbed
     assert figures["distill"]["validation"] > figures["distill"]["validation_before"]
     assert figures["prune"]["macs_kept"] < 1
     widths = [
-        models.load(place)[0].cuts["layers.0"].outputs
-        for place in (workspace / "models/sensor/prune", tmp_path / "prune")
+        models.load(place)[0].cuts["layers.0"].outputs for place in (workspace / "models/sensor/prune", out / "prune")
     ]
     assert widths == [12, 10], "cut again"
     assert list(figures["quantize"]["rungs"]) == ["static_mse"]
+    spec, network = quantization.load(out / "quantize")
+    x, _ = read(workspace / "data", "validation")
+    to_onnx(tmp_path / "int8.onnx", network, spec, 18, {})
+    check_parity(tmp_path / "int8.onnx", network, x, max_difference=None, min_equal=0.95)
+
+
+@pytest.mark.slow  # four files
+def test_it_passes_the_export_stage_beside_its_teacher(
+    tmp_path: Path, climbed: tuple[Path, dict[str, dict[str, Any]]], workspace: Path, tiny: Params, report: Remembering
+) -> None:
+    out, _ = climbed
+    told: Any = report
+    export.run(
+        data=workspace / "data", teacher=workspace / "models/teacher", student=out / "distill", pruned=out / "prune",
+        quantized=out / "quantize", out=tmp_path / "export", export=tiny.targets["sensor"].export, name="tiny",
+        target="sensor", report=told,
+    )  # fmt: skip
     assert set(manifest.read(tmp_path / "export")["files"]) >= {"model.fp32.onnx", "model.int8.onnx"}
 
 
