@@ -157,6 +157,13 @@ def test_what_is_missing_is_named_with_the_next_step(workspace: Path, trained: l
     with pytest.raises(ParamsError, match=r"control is the control, which is always there"):
         run(workspace, {CONTROL: Component(use="kd", alpha=0.5, temperature=2.0)}, 1)
     raw = yaml.safe_load((workspace / "params.yaml").read_text())
+    stored = {"use": "checkpoint", "folder": "x", "sha256": "0" * 64, "tune": "nothing"}
+    raw["targets"]["phone"]["student"]["model"] = stored
+    (workspace / "params.yaml").write_text(yaml.safe_dump(raw))
+    with pytest.raises(
+        ParamsError, match=r"phone: student.model.tune is nothing, so nothing is taught; take all or norms"
+    ):
+        Comparison.of(workspace, "phone", lambda *_: None)
     raw["targets"]["phone"]["student"]["model"] = {"use": "teacher"}
     (workspace / "params.yaml").write_text(yaml.safe_dump(raw))
     with pytest.raises(ParamsError, match=r"phone: its student is the teacher itself, which nothing teaches"):

@@ -14,14 +14,16 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import nn
 
-from limbeck import export, models, quantization
+from limbeck import checkpoint, export, models, quantization
 from limbeck.checkpoint import Spec
 from limbeck.components import Component
+from limbeck.data.splits import Meta
+from limbeck.distillation import stored
 from limbeck.errors import ComponentError
 from limbeck.evaluation import predict
 from limbeck.models import MODELS, Network
 from limbeck.models.mobilenet import InvertedResidual
-from limbeck.params import Params, PruneParams
+from limbeck.params import Params, PruneParams, WarmStart
 from limbeck.pruning import cuts_of, prune_
 
 IMAGES = st.sampled_from([(9, 7, 3), (8, 8, 1), (8, 8, 3), (5, 11, 2)])  # odd and oblong ones first
@@ -146,6 +148,33 @@ def test_a_pruned_network_of_any_size_comes_back_to_the_bit(specs: st.SearchStra
             pruned(tiny, Path(folder), spec, ratio, round_to)
 
     holds()
+
+
+@pytest.mark.parametrize("specs", ZOO.values(), ids=ZOO)
+def test_a_pruned_network_of_any_size_starts_again_with_one_class_more(
+    specs: st.SearchStrategy[Spec], tiny: Params
+) -> None:
+    @settings(max_examples=1)
+    @given(specs, RATIOS)
+    def holds(spec: Spec, ratio: float) -> None:
+        with TemporaryDirectory() as place:
+            folder, x = Path(place), samples(spec)
+            spec, network = pruned(tiny, folder, spec, ratio, round_to=1)
+            for classes in (spec.classes, (*spec.classes, "e")):
+                warm = WarmStart(use="checkpoint", folder=folder, sha256=checkpoint.digest_of(folder), tune="all")
+                grown_spec, grown = stored(warm, folder, meta_of(spec, classes))
+                assert np.allclose(predict(grown, x)[:, : len(spec.classes)], predict(network, x), atol=1e-4)
+                again = models.build(grown_spec)
+                again.load_state_dict(grown.state_dict())
+
+    holds()
+
+
+def meta_of(spec: Spec, classes: tuple[str, ...]) -> Meta:
+    return Meta(
+        name="zoo", classes=classes, shape=spec.shape, dtype=spec.dtype, counts={}, mean=spec.mean, std=spec.std, overlap=0,
+        skipped=0, sha256={}, digest="",
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("specs", [pytest.param(ZOO[name], id=name) for name in ZOO if name != STAGED])

@@ -9,7 +9,7 @@ Legend: N samples.
 """
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import NonNegativeInt, PositiveInt
 
-from limbeck.data.splits import SplitName, read, read_meta
+from limbeck.data.splits import SplitName, read, read_meta, read_origin
 from limbeck.edge.session import open_session
 from limbeck.errors import ContractBroken, DataError
 from limbeck.evaluation import Estimate, Scores, paired_difference, scorer
@@ -25,8 +25,7 @@ from limbeck.params import Section, Share
 from limbeck.selection import Clause, hold
 
 OLD = 0
-ORIGIN = "origin.npy"
-"""Beside a split's x.npy and y.npy: int16 [N], 0 of the champion's data, i of the i-th window."""
+"""The origin of samples that the champion's own data hold; i is that of the i-th window."""
 PREDICT_BATCH = 256
 
 
@@ -161,9 +160,7 @@ def _loss(row: Row, rules: GateRules, split: str, *, is_small: bool) -> Clause:
     if not is_small:
         return clause
     is_spared = turned["low"] <= rules.max_loss
-    return Clause(
-        clause.clause, clause.split, clause.allowed, clause.measured, clause.low, clause.high, is_spared, is_spared
-    )  # fmt: skip
+    return replace(clause, kept=is_spared, proven=is_spared)
 
 
 def _bounds(estimate: Estimate) -> dict[str, float]:
@@ -291,17 +288,10 @@ def score(champion: Path, challenger: Path, data: Path, split: SplitName, metric
     """Both exported files on one split of a refresh's data, which knows where each row came from.
 
     Raises:
-        DataError: the split is not what was prepared, or its origins are missing or too few.
+        DataError: the split, or where its rows came from, is not what was prepared.
 
     """
     _, labels = read(data, split)
-    place = data / split / ORIGIN
-    if not place.is_file():
-        raise DataError(
-            f"{place} is missing; it says which samples are new. Prepare the data with data.source: {{use: windows, ...}}."
-        )
-    origins = np.load(place, allow_pickle=False)
-    if origins.shape != labels.shape:
-        raise DataError(f"{place} has {origins.shape} rows for {labels.shape} samples; run `dvc repro -f prepare`.")
+    origins = read_origin(data, split)
     scores = (score_file(file, data, split, metric, threads=threads) for file in (champion, challenger))
     return Scored(next(scores), next(scores), np.asarray(labels), origins, read_meta(data).classes)

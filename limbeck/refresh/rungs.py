@@ -21,6 +21,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_
 
 from limbeck.checkpoint import SPEC, Spec, digest_of
 from limbeck.components import NONE
+from limbeck.data.splits import read_meta
 from limbeck.errors import CheckpointError, ParamsError
 from limbeck.params import ContractParams, Params, Section, Share, SplitParams, Tune, checked
 
@@ -86,7 +87,7 @@ class LadderRules(Section):
     """  # fmt: skip
 
     order: Annotated[tuple[Rung, ...], Field(min_length=1)]
-    replay: Share
+    replay: Annotated[float, Field(gt=0, le=1)]
     split: SplitParams
     norms: TrainingRules
     distil: TrainingRules
@@ -141,6 +142,7 @@ class Champion:
         trust: import paths that the teacher's model names.
         is_ensemble: whether the teacher is several, which are taken as they are.
         data: its prepared data.
+        data_digest: of their content.
 
     """
 
@@ -148,6 +150,7 @@ class Champion:
     unpruned: Stored
     teacher: Stored
     data: Path
+    data_digest: str
     trust: tuple[str, ...] = ()
     is_ensemble: bool = False
 
@@ -157,6 +160,7 @@ class Champion:
 
         Raises:
             CheckpointError: one of its checkpoints is missing.
+            DataError: its data are.
 
         """
         places = workspace / "models" / target
@@ -167,6 +171,7 @@ class Champion:
             Stored.of(places / "distill"),
             teacher,
             (workspace / "data").resolve(),
+            read_meta(workspace / "data").digest,
             tuple(sorted({use for use in _names(model.model_dump()) if ":" in use})),
             model.use == "ensemble",
         )
@@ -357,7 +362,7 @@ def params_of(rung: Rung, situation: Situation) -> dict[str, Any]:
     made["data"] = {
         "source": {
             "use": "windows", "base": str(champion.data), "folders": [str(window) for window in situation.windows],
-            "replay": rules.replay, "classes": None,
+            "replay": rules.replay, "classes": None, "seed": made["seed"], "digest": champion.data_digest,
         },
         "split": rules.split.model_dump(),
         "max_overlap": made["data"]["max_overlap"],

@@ -24,12 +24,14 @@ def climb(
     quantize = tiny.targets["phone"].quantize
     assert isinstance(quantize, QuantizeParams)
 
-    def make(*qualities: float, float_quality: float = 1.0, max_float_layers: int = 2, **more: Any) -> list[Rung]:
+    def make(
+        *qualities: float, float_quality: float = 1.0, max_float_layers: int = 2, qat: Any = quantize.qat, **more: Any
+    ) -> list[Rung]:
         worth = iter(qualities)
         observers = (Component(use="min_max"), Component(use="mse"))
         made = Ladder(
             network=network, spec=spec, x=x, arithmetic="u8s7", report=report,
-            params=quantize.model_copy(update={"observers": observers, "max_float_layers": max_float_layers}),
+            params=quantize.model_copy(update={"observers": observers, "max_float_layers": max_float_layers, "qat": qat}),
             quality_of=lambda _: next(worth), float_quality=float_quality, keeps=lambda quality: quality >= 0.9,
             **{"train_": lambda _: None, **more},
         )  # fmt: skip
@@ -91,6 +93,12 @@ def test_training_starts_from_the_best_rung_not_from_the_last(climb: Callable[..
 def test_no_layer_is_left_in_float_where_all_of_them_would_not_be_enough(climb: Callable[..., list[Rung]]) -> None:
     assert names(climb(0.5, 0.6, 0.9, float_quality=0.8)) == ["static_min_max", "static_mse", "qat"]
     assert names(climb(0.5, 0.6, 0.9, max_float_layers=0)) == ["static_min_max", "static_mse", "qat"]
+
+
+@pytest.mark.usefixtures("_without_graphs")
+def test_a_ladder_without_training_ends_before_it(climb: Callable[..., list[Rung]]) -> None:
+    assert names(climb(0.5, 0.6, 0.7, 0.8, qat=None)) == ["static_min_max", "static_mse", "mixed_1", "mixed_2"]
+    assert names(climb(0.5, 0.6, max_float_layers=0, qat=None)) == ["static_min_max", "static_mse"]
 
 
 def test_every_rung_is_a_model_of_its_own(climb: Callable[..., list[Rung]], report: Remembering) -> None:
