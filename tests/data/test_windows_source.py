@@ -79,7 +79,7 @@ def test_old_samples_keep_their_split_and_new_ones_reach_all(base: Path, tmp_pat
     assert splits.read_meta(tmp_path / "data") == meta
 
 
-@settings(max_examples=25)
+@settings(max_examples=10)
 @given(
     numbers=st.lists(st.lists(st.integers(0, 400), max_size=60), min_size=1, max_size=3),
     replay=st.floats(0, 1),

@@ -37,7 +37,7 @@ def found(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> list
 
 def test_honest_labels_pass_however_many_there_are() -> None:
     for num in (20, 200, 2000):
-        assert not any(found(*teacher(num, seed)) for seed in range(20))
+        assert not any(found(*teacher(num, seed)) for seed in range(8))
 
 
 def test_labels_that_contradict_en_masse_are_poison() -> None:
@@ -47,9 +47,9 @@ def test_labels_that_contradict_en_masse_are_poison() -> None:
 
 def test_a_targeted_flip_stands_out_though_most_labels_are_right() -> None:
     probabilities, truth = teacher(500, 1)
-    said = found(probabilities, np.where(truth == 3, 2, truth))
+    said = found(probabilities, np.where((truth == 3) & (np.arange(500) < 300), 2, truth))
     assert any("samples that look like d" in each for each in said)
-    assert not any("all labelled samples" in each for each in found(probabilities, np.where(truth == 3, 2, truth)))
+    assert not any("all labelled samples" in each for each in said)
 
 
 def test_an_unsure_teacher_contradicts_nobody() -> None:
@@ -71,7 +71,7 @@ def test_by_chance_alone_fewer_windows_than_promised_are_set_aside() -> None:
     without_margin = PoisonRules(confident_above=0.9, significance=0.2, max_excess=0, max_class_excess=0)
     aside = [
         bool(checks.of_labels(*teacher(100, seed), teacher(200, 1000 + seed), CLASSES, without_margin))
-        for seed in range(200)
+        for seed in range(100)
     ]
     assert np.mean(aside) <= 0.2
 
