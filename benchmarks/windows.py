@@ -101,7 +101,8 @@ def look(teacher: Teacher, student: Teacher, data: Path) -> dict[str, dict[str, 
             told = label_free(old_answers, answers, RESAMPLES, 0)
             labels, _ = fill(np.full(len(truth), -1), probabilities, MIN_CONFIDENCE)
             labelled = labels >= 0
-            assert told.true is not None and told.error is not None
+            assert told.true is not None
+            assert told.error is not None
             rows[f"{name} {severity}" if severity else "clean"] = {
                 "estimate": told.accuracy["value"], "low": told.accuracy["low"], "high": told.accuracy["high"],
                 "student": told.true["value"], "error": told.error, "agreement": told.agreement,

@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+import tracemalloc
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from limbeck.data import splits
 from limbeck.data.sources import open_source
 from limbeck.data.sources.source import Source, in_memory
 from limbeck.data.sources.windows import windows
-from limbeck.data.window import About, Counts, seal, write_about
+from limbeck.data.window import About, Counts, read_about, seal, write_about
 from limbeck.errors import DataError
 from limbeck.params import SplitParams
 
@@ -228,6 +229,27 @@ def test_joined_data_can_be_the_base_of_the_next_refresh(base: Path, tmp_path: P
     splits.write(tmp_path / "two", again, SHARES, 1)
     for name in splits.NAMES:
         assert old(tmp_path / "one", name) <= old(tmp_path / "two", name)
+
+
+def test_memory_stays_flat_however_many_samples_there_are(tmp_path: Path) -> None:
+    def peak(num: int) -> int:
+        place = tmp_path / str(num)
+        chance = np.random.default_rng(0)
+        x = chance.integers(0, 256, (num, 256, 128), np.uint8)
+        splits.write(place / "base", Source("old", CLASSES, in_memory(x, np.arange(num) % 2)), SHARES, 0)
+        new = window(place / "w", range(num), np.arange(num) % 2)
+        np.save(new / "x.npy", chance.integers(0, 256, (num, 256, 128), np.uint8))
+        about = read_about(new)
+        write_about(new, about.model_copy(update=seal([new / "x.npy", new / "y.npy"], CLASSES)))
+        del x
+        tracemalloc.start()
+        source = windows(base=str(place / "base"), folders=[str(new)], replay=0.5)
+        splits.write(place / "data", source, SHARES, 0)
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    assert peak(400) < peak(100) + 1_000_000  # 20 MB more went through
 
 
 def test_ordinary_data_have_no_origin_and_nothing_new(base: Path) -> None:
