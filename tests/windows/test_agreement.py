@@ -6,7 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from limbeck.errors import DataError
-from limbeck.windows.agreement import Answers, label_free
+from limbeck.windows import read_window
+from limbeck.windows.agreement import Answers, label_free, on_window
+from limbeck.windows.reference import Reference
+from tests.windows.conftest import CLASSES, RULES, TEACHER, Yard, drawn, logits
 
 
 def answers(num: int, seed: int, teacher_errs: float, student_errs: float, known: float = 1.0) -> Answers:
@@ -65,3 +68,17 @@ def test_nothing_is_estimated_from_nothing() -> None:
     for validation, window in ((some, none), (none, some), (answers(10, 0, 0.1, 0.1, known=0.5), some)):
         with pytest.raises(DataError, match="an estimate without labels needs validation samples whose truth is known"):
             label_free(validation, window, 10, 0)
+
+
+def test_late_labels_bring_the_error_of_the_estimate(yard: Yard) -> None:
+    x, y = drawn(60, 1)
+    yard.put("new.npz", x=x)
+    before = read_window(yard.take().arrived[0].folder)
+    (yard.drop / "new.labels.csv").write_text("sample,class\n" + "".join(f"{n},{CLASSES[y[n]]}\n" for n in range(40)))
+    after = read_window(yard.take().arrived[0].folder)
+    reference = Reference(yard.data, TEACHER)
+    first, second = (on_window(logits, reference, each, RULES) for each in (before, after))
+    assert (first.error, first.num_known, second.num_known) == (None, 0, 40)
+    assert second.true is not None
+    assert second.true["value"] == 1.0
+    assert second.error == pytest.approx(0, abs=0.02)
