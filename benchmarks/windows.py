@@ -33,8 +33,8 @@ def noisy(x: Pictures, severity: int, chance: np.random.Generator) -> Pictures:
 
 
 def faded(x: Pictures, severity: int, _: np.random.Generator) -> Pictures:
-    """Contrast lost toward white, 17 % more each time."""
-    return x + (255 - x) * 0.17 * severity
+    """Contrast lost toward white, 5 % more each time."""
+    return x + (255 - x) * 0.05 * severity
 
 
 def shifted(x: Pictures, severity: int, chance: np.random.Generator) -> Pictures:
