@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import agent, cold, drift, faults, fleet, int8, loops, noop, ort, prepare, sparsity, training
+from benchmarks import agent, cold, drift, faults, fleet, int8, loops, noop, ort, prepare, sparsity, training, windows
 from benchmarks.places import ROOT, about
 from limbeck.atomic import write_json
 
@@ -26,6 +26,7 @@ BENCHMARKS = {
     "prepare": prepare,
     "sparsity": sparsity,
     "training": training,
+    "windows": windows,
 }
 ON_DATA = ("int8", "loops")
 LONG = ("faults",)

@@ -77,11 +77,11 @@ def track(folder: Path) -> Path:
     environment.settle()
     folder = folder.resolve()
     done = subprocess.run(
-        [sys.executable, "-m", "dvc", "--wait-for-lock", "add", "--quiet", folder.name],
+        [sys.executable, "-m", "dvc", "--wait-for-lock", "add", folder.name],
         cwd=folder.parent, env=dict(os.environ), capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,
     )  # fmt: skip
     if done.returncode:
-        words = done.stderr.strip().splitlines()
-        said = words[-1] if words else f"exit code {done.returncode}"
+        words = [line.removeprefix("ERROR: ") for line in done.stderr.splitlines() if line.startswith("ERROR: ")]
+        said = words[0] if words else f"exit code {done.returncode}"
         raise DataError(f"`dvc add {folder}` failed: {said}. The window itself is whole; give the command again.")
     return folder.with_name(f"{folder.name}.dvc")

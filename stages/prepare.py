@@ -15,6 +15,11 @@ def run(*, out: Out, data: DataParams, seed: int, report: Report) -> dict[str, A
         out, source, data.split, seed, max_overlap=data.max_overlap, progress=report.progress, warn=report.warn
     )
     report.log(f"{source.name}: " + ", ".join(f"{count} {name}" for name, count in meta.counts.items()))
+    for window in meta.windows:
+        report.log(
+            f"{window.name}: {window.samples} new samples; {window.repeated} were there already, {window.unlabelled} have "
+            "no label"
+        )
     if meta.overlap:
         report.warn(f"{meta.overlap} test samples stand in another split, too.")
     return {

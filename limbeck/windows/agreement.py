@@ -18,14 +18,19 @@ far off the estimate was on those very samples: look at it before you believe th
 Legend: N samples.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from limbeck.data.window import UNLABELLED
+from limbeck.data.prepared import read
+from limbeck.data.window import UNLABELLED, Window
 from limbeck.errors import DataError
 from limbeck.evaluation import Estimate, estimate
+from limbeck.windows.reference import Reference
+from limbeck.windows.rules import WindowRules
 
 HALF = 0.5
 """Added to either count (Jeffreys' prior): a student that never disagreed on validation leaves b unknown, not zero."""
@@ -129,6 +134,35 @@ def label_free(validation: Answers, window: Answers, num_resamples: int, seed: i
         {"value": value, "low": min(float(low), value), "high": max(float(high), value)},
         agreement, float(a), float(b), true, error, len(known.student),
     )  # fmt: skip
+
+
+def on_window(
+    student: Callable[[NDArray[Any]], NDArray[np.float32]], reference: Reference, window: Window, rules: WindowRules
+) -> LabelFree:
+    """Estimate a student's accuracy on a window, against people's labels where there are some.
+
+    Args:
+        student: raw samples [N, ...] -> logits [N, K].
+        reference: the prepared data, and the teacher.
+        window: with labels of people or without.
+        rules: resamples and seed.
+
+    Raises:
+        DataError: see `label_free`; or the prepared data are not what they should be.
+
+    """
+    assert reference.teacher is not None
+    old_x, _ = read(reference.data, "validation")
+    old_NK, old_y = reference.validation
+    new_NK = reference.teacher.probabilities(window.x, len(reference.meta.classes))
+    return label_free(
+        Answers(student(old_x).argmax(axis=1), old_NK.argmax(axis=1), old_y),
+        Answers(
+            student(window.x).argmax(axis=1), new_NK.argmax(axis=1), np.where(window.is_by_people, window.y, UNLABELLED)
+        ),
+        rules.bootstrap,
+        rules.seed,
+    )
 
 
 def _rights(kinds: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -87,9 +87,10 @@ def kind_of(entry: Path) -> Kind:
 
 def name_of(entry: Path) -> str:
     """The name of an entry's window: letters, digits, `-` and `_`."""
-    endings = (LABELS, ARRAYS, *sorted(ARCHIVES, key=len, reverse=True))
-    cut = next((len(ending) for ending in endings if entry.name.lower().endswith(ending)), 0)
-    stem = entry.name[: len(entry.name) - cut]
+    stem = entry.name
+    for endings in (UNFINISHED, (LABELS, ARRAYS, *sorted(ARCHIVES, key=len, reverse=True))):
+        cut = next((len(ending) for ending in endings if stem.lower().endswith(ending)), 0)
+        stem = stem[: len(stem) - cut]
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-")[:MAX_NAME] or "window"
     return f"{name}-" if name == "aside" else name
 

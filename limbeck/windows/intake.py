@@ -390,17 +390,17 @@ class Taker:
 
         """
         partial = self._partial(arrival)
-        refused, older, said, called = None, None, {}, []
+        matched: tuple[Path, dict[str, str], list[str]] | Reason
         try:
-            older, said, called = self._matched(entry, name)
+            matched = self._matched(entry, name)
         except Unfit as error:
-            refused = error.reason
+            matched = error.reason
         if not is_same():
             shutil.rmtree(partial)
             return None
-        if refused is not None or older is None:
-            assert refused is not None
-            return self._refuse(partial, arrival, refused)
+        if isinstance(matched, Reason):
+            return self._refuse(partial, arrival, matched)
+        older, said, called = matched
         window, keys = read_window(older), read_keys(older)
         names = [said.get(each, "") for each in called]
         classes, labels = entries.with_new(window.about.classes, names)
