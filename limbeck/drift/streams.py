@@ -4,7 +4,7 @@ River is imported within: it brings half of its packages and takes more than a s
 """
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -31,24 +31,14 @@ class Change:
 
 
 def adwin(values_N: Values, rules: StreamRules) -> list[Change]:
-    """Changes in a stream, by adaptive windowing: what is left of the window began with the change."""
+    """Changes in a stream, by adaptive windowing."""
     from river.drift import ADWIN
 
-    detector = ADWIN(delta=rules.adwin_delta, clock=rules.adwin_every, grace_period=rules.min_samples)
-    changes = []
-    for index, value in enumerate(values_N.tolist()):
-        detector.update(value)
-        if detector.drift_detected:
-            changes.append(Change("adwin", index, index + 1 - int(detector.width)))
-    return changes
+    return _changes("adwin", ADWIN(rules.adwin_delta, rules.adwin_every, grace_period=rules.min_samples), values_N)
 
 
 def page_hinkley(values_N: Values, rules: StreamRules) -> list[Change]:
-    """Changes in a stream, by the Page-Hinkley test for either direction.
-
-    The test does not say where the change began: that is estimated as the cut at which the sums of deviations from the mean
-    since the last change are farthest from zero.
-    """
+    """Changes in a stream, by the Page-Hinkley test for either direction."""
     from river.drift import PageHinkley
 
     detector = PageHinkley(
@@ -57,14 +47,23 @@ def page_hinkley(values_N: Values, rules: StreamRules) -> list[Change]:
         threshold=rules.page_hinkley_threshold,
         alpha=rules.page_hinkley_forgetting,
     )
-    changes, start = [], 0
+    return _changes("page-hinkley", detector, values_N)
+
+
+def _changes(name: Detector, detector: Any, values_N: Values) -> list[Change]:
+    """What a detector of River's finds, and where each change began.
+
+    Page-Hinkley does not tell and ADWIN only as finely as its buckets are. The estimate for both is that of CUSUM: where, since
+    the last change began, the sums of deviations from the mean are farthest from zero.
+    """
+    changes: list[Change] = []
+    start = 0
     for index, value in enumerate(values_N.tolist()):
         detector.update(value)
         if detector.drift_detected:
             since = values_N[start : index + 1]
-            cut = int(np.abs(np.cumsum(since - since.mean())[:-1]).argmax()) + 1
-            changes.append(Change("page-hinkley", index, start + cut))
-            start = index + 1
+            start += int(np.abs(np.cumsum(since - since.mean())[:-1]).argmax()) + 1
+            changes.append(Change(name, index, start))
     return changes
 
 
