@@ -38,7 +38,7 @@ from limbeck.data import splits
 from limbeck.data.sources import open_source
 from limbeck.data.sources.digits import digits
 from limbeck.drift import DriftRules, Signals, detect, signals_of
-from limbeck.drift.moved import Test
+from limbeck.drift.moved import Tested
 from limbeck.drift.signals import coarse, joined, statistics
 from limbeck.drift.trigger import compare, corrected, sources_of
 from limbeck.params import SplitParams, TeacherParams
@@ -139,7 +139,7 @@ class Stream:
 
     signals: Signals
     onset: int | None
-    tests: dict[int, list[Test]] = field(default_factory=dict)
+    tests: dict[int, list[Tested]] = field(default_factory=dict)
 
 
 def stationary(found: World, index: int) -> Stream:

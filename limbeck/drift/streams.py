@@ -22,12 +22,14 @@ class Change:
         detector: who says so.
         found: index of the sample after which it was found.
         began: index of the first sample that is after the change, as estimated.
+        num: samples of the stream.
 
     """
 
     detector: Detector
     found: int
     began: int
+    num: int
 
 
 def adwin(values_N: Values, rules: StreamRules) -> list[Change]:
@@ -63,7 +65,7 @@ def _changes(name: Detector, detector: Any, values_N: Values) -> list[Change]:
         if detector.drift_detected:
             since = values_N[start : index + 1]
             start += int(np.abs(np.cumsum(since - since.mean())[:-1]).argmax()) + 1
-            changes.append(Change(name, index, start))
+            changes.append(Change(name, index, start, len(values_N)))
     return changes
 
 
@@ -72,4 +74,4 @@ def changes_within(reference_N: Values, window_M: Values, rules: StreamRules) ->
     stream = np.concatenate([reference_N, window_M])
     num = len(reference_N)
     found = [change for detect in (adwin, page_hinkley) for change in detect(stream, rules) if change.found >= num]
-    return [Change(change.detector, change.found - num, max(change.began - num, 0)) for change in found]
+    return [Change(change.detector, change.found - num, max(change.began - num, 0), len(window_M)) for change in found]
