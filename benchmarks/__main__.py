@@ -28,7 +28,7 @@ BENCHMARKS = {
     "training": training,
 }
 ON_DATA = ("int8", "loops")
-LONG = ("faults",)
+LONG = ("drift", "faults")
 
 
 def main(

@@ -1,7 +1,9 @@
 """docs/drift.md: its rules are those measured with, its tables those of code and results, its example runs."""
 
+import inspect
 import json
 import re
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -28,9 +30,9 @@ def test_the_rules_of_the_page_are_those_that_were_measured() -> None:
 
 
 def test_the_docstring_shows_the_same_rules() -> None:
-    shown = re.search(r"(?ms)^    ( *level: .*?)^\n", DriftRules.__doc__ or "")
+    shown = re.search(r"^    level: .*?(?=\n\n)", inspect.getdoc(DriftRules) or "", re.MULTILINE | re.DOTALL)
     assert shown is not None
-    assert yaml.safe_load(shown[1]) == RULES
+    assert yaml.safe_load(textwrap.dedent(shown[0])) == RULES
 
 
 def test_the_table_names_every_kind_with_its_source() -> None:
