@@ -29,7 +29,7 @@ BENCHMARKS = {
     "windows": windows,
 }
 ON_DATA = ("int8", "loops")
-LONG = ("faults",)
+LONG = ("drift", "faults")
 
 
 def main(

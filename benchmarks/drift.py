@@ -17,9 +17,9 @@ import itertools
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,7 +38,7 @@ from limbeck.data import splits
 from limbeck.data.sources import open_source
 from limbeck.data.sources.digits import digits
 from limbeck.drift import DriftRules, Signals, detect, signals_of
-from limbeck.drift.moved import Test
+from limbeck.drift.moved import Tested
 from limbeck.drift.signals import coarse, joined, statistics
 from limbeck.drift.trigger import compare, corrected, sources_of
 from limbeck.params import SplitParams, TeacherParams
@@ -49,7 +49,7 @@ RULES = DriftRules.model_validate(
         "level": 0.01, "min_samples": 100, "min_kinds": 2, "cool_down_hours": 12, "max_samples": 2000, "max_pairs": 300,
         "permutations": 1999, "bins": 10,
         "streams": {
-            "adwin_delta": 0.002, "adwin_every": 32, "page_hinkley_delta": 0.005, "page_hinkley_threshold": 10,
+            "adwin_delta": 0.002, "adwin_every": 32, "page_hinkley_delta": 0.005, "page_hinkley_threshold": 25,
             "page_hinkley_forgetting": 0.9999, "min_samples": 30,
         },
     }
@@ -139,7 +139,7 @@ class Stream:
 
     signals: Signals
     onset: int | None
-    tests: dict[int, list[Test]] = field(default_factory=dict)
+    tests: dict[int, list[Tested]] = field(default_factory=dict)
 
 
 def stationary(found: World, index: int) -> Stream:

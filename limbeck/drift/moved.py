@@ -39,7 +39,7 @@ MOST_NAMED = 4
 
 
 @dataclass(frozen=True)
-class Test:
+class Tested:
     """One test of one window.
 
     Attributes:
@@ -66,7 +66,7 @@ class Moved:
 
     what: What
     words: str
-    tests: tuple[Test, ...]
+    tests: tuple[Tested, ...]
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Report:
         reason: why, or why not.
         sources: the independent sources of evidence that moved, see `limbeck.drift.trigger`.
         moved: what moved; also where that does not fire.
-        changes: per stream where in the window its mean changed.
+        changes: per stream where in the window its mean changed, counted in samples that were compared.
         tests: all of them.
         level: what corrected p-values were held against.
         num_reference: samples of the reference that were compared.
@@ -93,7 +93,7 @@ class Report:
     sources: tuple[str, ...]
     moved: tuple[Moved, ...]
     changes: Mapping[str, tuple[Change, ...]]
-    tests: tuple[Test, ...]
+    tests: tuple[Tested, ...]
     level: float
     num_reference: int
     num_window: int
@@ -105,7 +105,8 @@ class Report:
     def lines(self) -> list[str]:
         """For a log: the decision, then what moved, then where."""
         began = [
-            f"{name}: changed at about sample {change.began} of the window ({change.detector}, found at {change.found})"
+            f"{name}: changed after {100 * change.began / change.num:.0f} % of the window, "
+            f"as {change.detector} found after {100 * (change.found + 1) / change.num:.0f} %"
             for name, changes in self.changes.items()
             for change in changes
         ]
@@ -113,7 +114,7 @@ class Report:
 
 
 def moved_of(
-    tests: Sequence[Test], level: float, classes: Sequence[str], reference: Signals, window: Signals
+    tests: Sequence[Tested], level: float, classes: Sequence[str], reference: Signals, window: Signals
 ) -> list[Moved]:
     """What moved, by kind, from the tests of a window that are below the level."""
     found = []
@@ -130,7 +131,7 @@ def moved_of(
     return found
 
 
-def _words(what: What, tests: tuple[Test, ...], classes: Sequence[str], reference: Signals, window: Signals) -> str:
+def _words(what: What, tests: tuple[Tested, ...], classes: Sequence[str], reference: Signals, window: Signals) -> str:
     first = tests[0]
     sure = f"corrected p = {first.corrected:.2g}"
     if what == "class prior":

@@ -43,7 +43,7 @@ class DriftRules(Section):
           adwin_delta: 0.002
           adwin_every: 32
           page_hinkley_delta: 0.005
-          page_hinkley_threshold: 10
+          page_hinkley_threshold: 25
           page_hinkley_forgetting: 0.9999
           min_samples: 30
 

@@ -158,8 +158,8 @@ def answers(
     Args:
         logits_NK: the student's.
         teacher_NK: the teacher's for the same samples; its classes are the student's.
-        labels_N: class index, -1 where nobody labelled the sample. Only labels by people: those of the teacher would make
-            accuracy a copy of agreement.
+        labels_N: class index, -1 where nobody labelled the sample. Only labels by people, those of the teacher would make
+            accuracy a copy of agreement; and only of samples chosen by chance: who labels mistakes only sees accuracy fall.
 
     """
     predicted_N = logits_NK.argmax(1).astype(np.int64)
@@ -262,8 +262,8 @@ class _Told(BaseModel):
 def told(reports: Iterable[Mapping[str, Any]], max_samples: int, seed: int) -> Signals:
     """What devices' reports of use (`limbeck.edge.usage.Usage.report`) tell together: inputs, confidence and prior.
 
-    Compare with `as_told` of the reference. Devices count alike in proportion to what they answered, and each speaks for
-    itself: a few that lie can move the sum, so their window asks for samples, it proves nothing.
+    Compare with `as_told` of the reference. A device counts in proportion to what it answered, and nobody checks what it
+    says: a few that lie move the sum. Such a window is a reason to ask for samples, it proves nothing.
 
     Args:
         reports: parsed JSON.
@@ -291,14 +291,17 @@ def told(reports: Iterable[Mapping[str, Any]], max_samples: int, seed: int) -> S
         for name, sketched in said.inputs.items():
             _add(inputs.setdefault(name, {}), sketched, INPUT_GROWTH)
     generator = np.random.default_rng(seed)
+
+    def spread(counts: Mapping[float, int]) -> Values | None:
+        return _spread(counts, max_samples, generator) if counts else None
+
+    classes = spread({float(label): count for label, count in predicted.items()})
     return Signals(
         inputs={
             name: _spread(_middles(counts, INPUT_GROWTH), max_samples, generator) for name, counts in inputs.items()
         },
-        confidence_N=_spread(_middles(confidence, CONFIDENCE_GROWTH), max_samples, generator),
-        predicted_N=_spread({float(label): count for label, count in predicted.items()}, max_samples, generator).astype(
-            np.int64
-        ),
+        confidence_N=spread(_middles(confidence, CONFIDENCE_GROWTH)),
+        predicted_N=None if classes is None else classes.astype(np.int64),  # of many classes devices count none
     )
 
 

@@ -11,13 +11,17 @@
 A kind moved where one of its tests is below the level after Holm's correction over *all* tests of the window: the chance that
 anything at all is reported of a window in which nothing moved is at most the level, however the tests depend on each other.
 That alone bounds false alarms. A second source is asked for besides because chance is not the only thing that can be wrong.
-The sources are no independent draws (all see the same samples, and an unlucky choice of hard ones shows in several); they are
-independent *witnesses*, that share no step after the sample:
 
-- Inputs alone: the camera was exposed otherwise, and neither network minds. Nothing needs repair.
-- The student alone: it was loaded wrongly, or its file changed. No new data mends that.
+Sources are no independent draws: all see the same samples, and an unlucky choice of hard ones shows in several. They are
+independent *witnesses*: each brings numbers that no other has. So these do not fire:
+
+- Inputs alone: a camera is exposed otherwise, and neither network minds. Nothing needs repair.
+- The student's views alone: it finds the samples odd, but they look as before and the teacher still agrees.
 - Labels alone: mistakes of those who labelled, or a concept that changed. Figures cannot tell which, so a person must: the
   report says `concept`.
+
+What two sources do not guard against is a student that is not the one the reference was made with: agreement and accuracy
+look at its answers, too. Digests of checkpoints and golden vectors are for that.
 """
 
 from collections.abc import Sequence
@@ -28,7 +32,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from limbeck.drift.moved import Report, Test, moved_of
+from limbeck.drift.moved import Report, Tested, moved_of
 from limbeck.drift.rules import DriftRules
 from limbeck.drift.signals import Kind, Signals, both, class_counts
 from limbeck.drift.streams import Change, changes_within
@@ -72,10 +76,11 @@ def detect(
 
     """
     reference, window = (signals.at_most(rules.max_samples, seed) for signals in (reference, window))
-    if window.count < rules.min_samples or reference.count < rules.min_samples:
-        fewer = "window" if window.count < rules.min_samples else "reference"
-        count = min(window.count, reference.count)
-        reason = f"no judgement: the {fewer} has {count} samples, min_samples asks for {rules.min_samples}"
+    few = [(name, signals.count) for name, signals in (("window", window), ("reference", reference))]
+    few = [(name, count) for name, count in few if count < rules.min_samples]
+    if few:
+        told = " and ".join(f"the {name} has {count} samples" for name, count in few)
+        reason = f"no judgement: {told}, min_samples asks for {rules.min_samples}"
         return Report(False, False, reason, (), (), {}, (), rules.level, reference.count, window.count)
     tests = compare(reference, window, rules, seed)
     moved = moved_of(tests, rules.level, classes, reference, window)
@@ -101,7 +106,7 @@ def detect(
     )
 
 
-def compare(reference: Signals, window: Signals, rules: DriftRules, seed: int) -> list[Test]:
+def compare(reference: Signals, window: Signals, rules: DriftRules, seed: int) -> list[Tested]:
     """All tests of the kinds that both have, their p-values corrected for being so many.
 
     Raises:
@@ -144,19 +149,19 @@ def compare(reference: Signals, window: Signals, rules: DriftRules, seed: int) -
         )
     return corrected(
         [
-            Test(kind, method, of, result.statistic, result.effect, result.p, result.p)  # type: ignore[arg-type]
+            Tested(kind, method, of, result.statistic, result.effect, result.p, result.p)  # type: ignore[arg-type]
             for kind, method, of, result in found
         ]
     )
 
 
-def corrected(tests: Sequence[Test]) -> list[Test]:
+def corrected(tests: Sequence[Tested]) -> list[Tested]:
     """The same tests with p-values corrected for being just these."""
     values = holm(np.array([test.p for test in tests]))
     return [replace(test, corrected=float(value)) for test, value in zip(tests, values, strict=True)]
 
 
-def sources_of(tests: Sequence[Test], level: float) -> tuple[Source, ...]:
+def sources_of(tests: Sequence[Tested], level: float) -> tuple[Source, ...]:
     """The independent sources of evidence that have a test below the level."""
     return tuple(dict.fromkeys(SOURCES[test.kind] for test in tests if test.corrected < level))
 
