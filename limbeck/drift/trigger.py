@@ -90,7 +90,7 @@ def detect(
     if fires and last_action is not None and now - last_action < timedelta(hours=rules.cool_down_hours):
         fires, cools_down = False, True
         hours = (now - last_action).total_seconds() / 3600
-        reason += f"; but something was done {hours:.1f} h ago, and cool_down_hours is {rules.cool_down_hours:g}"
+        reason += f", but something was done {hours:.1f} h ago; cool_down_hours is {rules.cool_down_hours:g}"
     changes = _changes(reference, window, rules) if moved else {}
     return Report(
         fires,
