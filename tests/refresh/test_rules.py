@@ -1,0 +1,26 @@
+from pathlib import Path
+
+import pytest
+
+from limbeck.errors import ParamsError
+from limbeck.refresh.rules import load
+from tests.conftest import ROOT
+
+
+def test_the_projects_own_rules_are_complete() -> None:
+    assert load(ROOT / "refresh.yaml").ladder.order == ("recalibrate", "norms", "distil", "teacher")
+
+
+def test_every_value_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    text = (ROOT / "refresh.yaml").read_text()
+    changed = tmp_path / "refresh.yaml"
+    changed.write_text(
+        text.replace("minutes_per_day: 120", "minutes_per_day: -1").replace("approval: none", "approval: no")
+    )
+    with pytest.raises(ParamsError, match=r"(?s)minutes_per_day: .*greater than 0.*ship.approval: "):
+        load(changed)
+
+
+def test_a_file_that_is_not_there_says_what_to_copy(tmp_path: Path) -> None:
+    with pytest.raises(ParamsError, match="refresh.yaml is missing; copy refresh.yaml of the project"):
+        load(tmp_path / "refresh.yaml")

@@ -1,0 +1,57 @@
+from pathlib import Path
+
+import pytest
+
+from limbeck.errors import DataError
+from limbeck.refresh.story import STORY, every, read
+from limbeck.refresh.telling import line, page
+from tests.refresh.stories import story, tried
+
+
+def test_a_story_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    told = story(tried("recalibrate", "refused"), tried("norms", "waiting"))
+    (tmp_path / "0001").mkdir()
+    told.write(tmp_path / "0001")
+    assert read(tmp_path / "0001") == told
+    assert every(tmp_path) == [told]
+
+
+def test_a_torn_story_says_what_to_remove(tmp_path: Path) -> None:
+    (tmp_path / STORY).write_text("{")
+    with pytest.raises(DataError, match="remove .*, and the refresh begins anew"):
+        read(tmp_path)
+
+
+def test_only_rungs_that_ran_to_their_end_tell_what_the_next_will_cost() -> None:
+    told = story(tried("recalibrate", "refused"), tried("norms", "failed"), tried("distil", "waiting"))
+    assert [spent.rung for spent in told.spent()] == ["recalibrate"]
+
+
+def test_a_page_says_what_moved_what_was_tried_and_what_became_of_it(tmp_path: Path) -> None:
+    told = story(
+        tried("recalibrate", "skipped", why="the student ships in float"), tried("norms", "refused"), tried("distil", "passed"),
+        version="2", outcome="champion",
+    )  # fmt: skip
+    shown = page(told, tmp_path)
+    text = shown.markdown()
+    assert "input statistics moved. Version 2, by the rung distil, is the champion now." in text
+    assert (
+        "put at 90.0 % [80.0, 95.0]; people labelled 120 of them: 90.0 % [80.0, 95.0], so that estimate is off by +2.1 points"
+        in text
+    )
+    assert "| **validation, new** | **120** | **50.0** | **75.0** | **+25.0 [+20.0, +30.0]** |" in text
+    assert "recalibrate: skipped: the student ships in float" in text
+    assert "norms: refused after 12 s: is refused on validation" in text
+    assert "window noon, labelled by people" in text
+    assert "<table>" in shown.html()
+
+
+@pytest.mark.parametrize(
+    ("outcome", "words"), [(None, "It goes on"), ("failed", "was not found"), ("refused", "was refused")]
+)
+def test_a_page_can_be_shown_at_any_time(tmp_path: Path, outcome: str | None, words: str) -> None:
+    assert words in page(story(tried("norms", "waiting"), outcome=outcome), tmp_path).markdown()
+
+
+def test_a_rung_that_waits_says_what_it_will_cost_and_from_what_that_is_known() -> None:
+    assert line(tried("distil", "waiting")) == "distil: about 60 s (1 run of this rung)"
