@@ -49,7 +49,9 @@ def take(
 
     """
     windows, asked = base / FOLDER, Teacher.of(teacher)
-    take_in(drop, windows, data, rules, now=time.time(), teacher=asked, requested=requested, say=say)
+    found = take_in(drop, windows, data, rules, now=time.time(), teacher=asked, requested=requested, say=say)
+    for name in found.waiting:
+        say(f"{name} waits: it is not whole yet, or changed within the last {rules.settle_s:g} s (settle_s)")
     if uploads is not None:
         take_feedback(uploads, windows, data, rules, now=time.time(), teacher=asked, say=say)
     for folder in shelf.folders(windows):

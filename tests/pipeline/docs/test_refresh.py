@@ -1,0 +1,36 @@
+"""docs/refresh.md: its request is one, its commands run."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from limbeck.refresh.requests import TaskRequest
+from limbeck.refresh.rungs import RUNGS
+from tests.pipeline.clones import Clone, copy_of
+from tests.pipeline.docs.pages import blocks_of, text_of
+from tests.pipeline.newcomers import rotated
+
+
+def test_the_request_on_the_page_is_one() -> None:
+    (shown,) = [block.text for block in blocks_of("refresh") if block.kind == "yaml"]
+    assert TaskRequest.model_validate(yaml.safe_load(shown)).new_classes == ("truck",)
+
+
+def test_the_table_names_every_rung() -> None:
+    assert all(f"| `{rung}` |" in text_of("refresh") for rung in RUNGS)
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_page_run(repeated: Clone, tmp_path: Path) -> None:
+    made = copy_of(repeated, tmp_path / "limbeck")
+    rotated(made / "new_images.npz", 600, seed=0)
+    (text,) = [block.text for block in blocks_of("refresh") if block.kind == "sh"]
+    said = made.run("bash", "-euxc", text).stdout
+    assert "tiny-phone: would refresh: input statistics, " in said
+    assert (made / "windows/new_images.dvc").is_file()
+    assert (made / "work/refresh/tiny-phone/0001/report.html").is_file()
+    told = [line for line in said.splitlines() if line.startswith("tiny-phone: ")]
+    assert told[-1].startswith(
+        ("tiny-phone: champion: refresh 1, ", "tiny-phone: failed: no rung passed", "tiny-phone: refused: ")
+    )

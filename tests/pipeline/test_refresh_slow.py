@@ -1,0 +1,78 @@
+"""The loop for real: a quiet morning, a camera that was turned, a kill in the middle, a better champion."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from limbeck.tracking import registry
+from tests.pipeline.clones import Clone, clone, wait_for
+from tests.pipeline.newcomers import rotated, samples
+
+pytestmark = pytest.mark.slow
+
+REFRESH = ("python", "-m", "flows.refresh", "phone")
+PLACE = "work/refresh/tiny-phone"
+
+
+@pytest.fixture
+def made(origin: Path, tmp_path: Path) -> Clone:
+    """A champion of 1,100 of the digits; the others are what the world will bring. Hasty rules."""
+    made = clone(origin, tmp_path / "limbeck")
+    x, y = samples(slice(1100))
+    np.savez(made / "old.npz", x=x, y=y)
+    made.set_params({
+        "data.source": {"use": "arrays", "path": str(made / "old.npz")}, "data.split.validation": 0.25, "teacher.train.epochs": 12,
+        "targets.phone.student.train.epochs": 8,
+    })  # fmt: skip
+    rules = yaml.safe_load((made / "refresh.yaml").read_text())
+    rules["windows"]["settle_s"] = 0
+    rules["drift"]["permutations"] = 999
+    rules["gate"] |= {"max_loss": 0.05}
+    (made / "refresh.yaml").write_text(yaml.safe_dump(rules))
+    made.flow("--target", "phone")
+    (made / "drop").mkdir()
+    return made
+
+
+def told(made: Clone) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((made / f"{PLACE}/0001/story.json").read_text())
+    return found
+
+
+def test_nothing_is_done_while_nothing_moves_and_a_killed_refresh_ends_in_a_better_champion(made: Clone) -> None:
+    x, y = samples(slice(1100, 1797))
+    np.savez(made / "drop/morning.npz", x=x, y=y)
+    said = made.run(*REFRESH).stdout
+    assert "tiny-phone: no action: nothing moved" in said
+    assert (made / "windows/morning.dvc").is_file()
+    assert not (made / f"{PLACE}/0001").exists()
+    assert "no new window: nothing to do" in made.run(*REFRESH).stdout
+
+    rotated(made / "drop/noon.npz", 900, seed=1)
+    uri = f"sqlite:///{made.folder}/mlflow.db"
+    with made.running(*REFRESH) as process:
+        wait_for((made / f"{PLACE}/0001/recalibrate/.limbeck/status/export@phone.json").exists, "the first rung runs")
+        process.kill()
+    assert told(made)["outcome"] is None
+    champion = registry.champion_of("tiny-phone", uri=uri)
+
+    said = made.run(*REFRESH).stdout
+    assert "refresh 1 of tiny-phone goes on" in said
+    story = told(made)
+    assert story["outcome"] == "champion", said
+    new = next(row for row in story["exam"]["rows"] if row["name"] == "new")
+    assert new["challenger"] > new["champion"]
+    now = registry.champion_of("tiny-phone", uri=uri)
+    assert now != champion
+    assert now is not None
+    assert now[0] == story["version"]
+    ledger = [json.loads(line) for line in (made / "ledger.jsonl").read_text().splitlines()]
+    assert ledger[-1]["why"].startswith(
+        f"refresh 1, {[each['rung'] for each in story['tries'] if each['state'] == 'passed'][0]}: passes on test"
+    )
+    assert "tiny-phone: refresh 1" in (made / f"{PLACE}/0001/report.html").read_text()
+    assert "no new window: nothing to do" in made.run(*REFRESH).stdout, "it has learned from that one"
