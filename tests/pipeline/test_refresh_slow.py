@@ -72,7 +72,7 @@ def test_nothing_is_done_while_nothing_moves_and_a_killed_refresh_ends_in_a_bett
     assert now[0] == story["version"]
     ledger = [json.loads(line) for line in (made / "ledger.jsonl").read_text().splitlines()]
     assert ledger[-1]["why"].startswith(
-        f"refresh 1, {[each['rung'] for each in story['tries'] if each['state'] == 'passed'][0]}: passes on test"
+        f"refresh 1, {next(each['rung'] for each in story['tries'] if each['state'] == 'passed')}: passes on test"
     )
     assert "tiny-phone: refresh 1" in (made / f"{PLACE}/0001/report.html").read_text()
     assert "no new window: nothing to do" in made.run(*REFRESH).stdout, "it has learned from that one"
