@@ -48,14 +48,13 @@ CORRUPTIONS: dict[str, Callable[[Pictures, int, np.random.Generator], Pictures]]
 }  # fmt: skip
 
 
-def all_wrong(y: NDArray[np.int64], chance: np.random.Generator) -> NDArray[np.int64]:
-    """Every label another."""
-    return (y + chance.integers(1, 10, len(y))) % 10
+def wrong(share: float) -> Callable[[NDArray[np.int64], np.random.Generator], NDArray[np.int64]]:
+    """A share of the labels turned into others."""
 
+    def change(y: NDArray[np.int64], chance: np.random.Generator) -> NDArray[np.int64]:
+        return np.where(chance.random(len(y)) < share, (y + chance.integers(1, 10, len(y))) % 10, y)
 
-def third_wrong(y: NDArray[np.int64], chance: np.random.Generator) -> NDArray[np.int64]:
-    """Three in ten labels another."""
-    return np.where(chance.random(len(y)) < 0.3, all_wrong(y, chance), y)
+    return change
 
 
 def one_class(y: NDArray[np.int64], _: np.random.Generator) -> NDArray[np.int64]:
@@ -64,7 +63,7 @@ def one_class(y: NDArray[np.int64], _: np.random.Generator) -> NDArray[np.int64]
 
 
 LABELS: dict[str, Callable[[NDArray[np.int64], np.random.Generator], NDArray[np.int64]]] = {
-    "honest": lambda y, _: y, "all wrong": all_wrong, "30 % wrong": third_wrong, "every 3 an 8": one_class,
+    "honest": lambda y, _: y, "10 % wrong": wrong(0.1), "30 % wrong": wrong(0.3), "every 3 an 8": one_class,
 }  # fmt: skip
 
 
@@ -89,7 +88,7 @@ def look(teacher: Teacher, student: Teacher, data: Path) -> dict[str, dict[str, 
     validation = tuple(read(data, "validation"))
     old_x, old_y = validation
     old = teacher.probabilities(old_x, 10)
-    old_answers = Answers(student.answers(old_x).argmax(1), old.argmax(1), np.asarray(old_y))
+    old_answers = Answers(student.answers(old_x).argmax(1), old, np.asarray(old_y))
     x, truth = read(data, "test")
     rows = {}
     for name, corrupt in CORRUPTIONS.items():
@@ -97,7 +96,7 @@ def look(teacher: Teacher, student: Teacher, data: Path) -> dict[str, dict[str, 
             chance = np.random.default_rng(severity)
             new = corrupt(x.astype(np.float64), severity, chance).clip(0, 255).round().astype(np.uint8)
             probabilities = teacher.probabilities(new, 10)
-            answers = Answers(student.answers(new).argmax(1), probabilities.argmax(1), np.asarray(truth))
+            answers = Answers(student.answers(new).argmax(1), probabilities, np.asarray(truth))
             told = label_free(old_answers, answers, RESAMPLES, 0)
             labels, _ = fill(np.full(len(truth), -1), probabilities, MIN_CONFIDENCE)
             labelled = labels >= 0

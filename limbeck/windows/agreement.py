@@ -1,26 +1,33 @@
 """How well a student does where nobody knows the truth, told from how often it agrees with its teacher.
 
-On old validation labels are known, so that
+With q the share of a window's samples on which the two agree, the law of total probability gives
 
-    a = P(student right | it agrees with the teacher),    b = P(student right | it disagrees)
+    accuracy = q a + (1 - q) b,    a = P(student right | agree),    b = P(student right | disagree).
 
-can be counted. With q the share of a window's samples on which the two agree, the law of total probability gives
+Old validation, whose truth is known, has counts for both; what drift makes of them is taken from the teacher's probabilities p of
+the student's answers, which need no labels. A teacher that loses confidence where both agree is right less often there:
 
-    accuracy = q a + (1 - q) b,
+    a = a_validation * mean(p | agree, window) / mean(p | agree, validation), at most 1,
 
-*if* a and b are what they were. That is the assumption, and drift breaks it: where both err alike, a falls and nothing of it is
-seen. The estimate is therefore optimistic under strong drift, and its interval covers sampling alone. That disagreement of
-networks tells of their error at all is what Jiang et al. find (2022, Assessing Generalization via Disagreement, ICLR) for
-well calibrated ones; Platanios et al. (2016, Estimating Accuracy from Unlabeled Data: A Bayesian Approach, ICML) estimate
-error from agreement rates under weaker assumptions and more than two classifiers. Wherever true labels exist, `error` says how
-far off the estimate was on those very samples: look at it before you believe the rest.
+the step from confidence to accuracy of Guillory et al. (2021, Predicting with Confidence on Unseen Distributions, ICCV), as a
+ratio. And a good pair hardly ever disagrees on validation, so that b is hardly known from there, while drift is what makes
+them disagree: the k right ones of n get one sample more, which is right as often as the teacher thinks,
 
-Legend: N samples.
+    b = (k + mean(p | disagree, window)) / (n + 1).
+
+That disagreement of networks tells of their error at all is what Jiang et al. find (2022, Assessing Generalization via
+Disagreement, ICLR) for well calibrated ones.
+
+What is not seen: both err alike and the teacher is sure of it. The estimate is then too high, and its interval, a bootstrap over
+validation and window, covers sampling alone. Wherever true labels exist, `error` says how far off the estimate was on those very
+samples: look at it before you believe the rest.
+
+Legend: N samples, K classes.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +40,7 @@ from limbeck.windows.reference import Reference
 from limbeck.windows.rules import WindowRules
 
 HALF = 0.5
-"""Added to either count (Jeffreys' prior): a student that never disagreed on validation leaves b unknown, not zero."""
+"""Added to either count of those that agree (Jeffreys' prior)."""
 
 
 @dataclass(frozen=True)
@@ -42,19 +49,25 @@ class Answers:
 
     Attributes:
         student: [N] class indices.
-        teacher: [N] class indices.
+        teacher_NK: its probabilities.
         truth: [N] class indices of people; -1 where nobody knows.
 
     """
 
     student: NDArray[np.int64]
-    teacher: NDArray[np.int64]
+    teacher_NK: NDArray[np.float64]
     truth: NDArray[np.int64]
 
     @property
     def agrees(self) -> NDArray[np.bool_]:
         """[N]: both said the same."""
-        return np.asarray(self.student == self.teacher)
+        return np.asarray(self.teacher_NK.argmax(axis=1) == self.student)
+
+    @property
+    def granted(self) -> NDArray[np.float64]:
+        """[N]: the teacher's probability of the student's answer."""
+        found: NDArray[np.float64] = self.teacher_NK[np.arange(len(self.student)), self.student]
+        return found
 
     @property
     def is_known(self) -> NDArray[np.bool_]:
@@ -63,7 +76,7 @@ class Answers:
 
     def where(self, mask: NDArray[np.bool_]) -> "Answers":
         """Some of them."""
-        return Answers(self.student[mask], self.teacher[mask], self.truth[mask])
+        return Answers(self.student[mask], self.teacher_NK[mask], self.truth[mask])
 
 
 @dataclass(frozen=True)
@@ -73,8 +86,8 @@ class LabelFree:
     Attributes:
         accuracy: of the student on the window, estimated; bootstrap over validation and window.
         agreement: share of the window's samples on which the two agree.
-        right_if_agree: a, on validation.
-        right_if_disagree: b, on validation.
+        right_if_agree: a.
+        right_if_disagree: b.
         true: accuracy where truth is known; None: nowhere.
         error: the estimate for those samples less their true accuracy; None: nowhere.
         num_known: on how many samples.
@@ -93,9 +106,6 @@ class LabelFree:
 def label_free(validation: Answers, window: Answers, num_resamples: int, seed: int) -> LabelFree:
     """Estimate the student's accuracy on a window.
 
-    The bootstrap draws counts instead of samples: the four kinds of validation samples from their multinomial, the agreeing
-    samples of the window from their binomial. That is what resampling both sets gives.
-
     Args:
         validation: answers to old samples whose truth is known.
         window: answers to new ones.
@@ -112,27 +122,24 @@ def label_free(validation: Answers, window: Answers, num_resamples: int, seed: i
             f"{int(validation.is_known.sum())} of {len(validation.student)}, and samples of the window, found "
             f"{len(window.student)}."
         )
-    is_right = validation.student == validation.truth
-    kinds = np.array([
-        (validation.agrees & is_right).sum(), (validation.agrees & ~is_right).sum(),
-        (~validation.agrees & is_right).sum(), (~validation.agrees & ~is_right).sum(),
-    ])  # fmt: skip
-    num, agreement = len(window.student), float(window.agrees.mean())
+    old, new = _Sample.of(validation), _Sample.of(window)
     generator = np.random.default_rng(seed)
-    drawn = generator.multinomial(kinds.sum(), kinds / kinds.sum(), num_resamples).T
-    a, b = _rights(kinds)
-    low, high = np.quantile(
-        _total(*_rights(drawn), generator.binomial(num, agreement, num_resamples) / num), (0.025, 0.975)
-    )
-    value = float(_total(a, b, agreement))
+    drawn = np.empty(num_resamples)
+    for index in range(num_resamples):  # one resample at a time: memory stays that of the answers
+        drawn[index] = _total(*_rights(old.drawn(generator), again := new.drawn(generator)), again.agrees.mean())
+    low, high = np.quantile(drawn, (0.025, 0.975))
+    a, b = _rights(old, new)
+    agreement = float(new.agrees.mean())
+    value = _total(a, b, agreement)
     known = window.where(window.is_known)
     true = error = None
     if len(known.student):
         true = estimate((known.student == known.truth).astype(np.float64), num_resamples, seed)
-        error = float(_total(a, b, known.agrees.mean())) - true["value"]
+        there = _Sample.of(known)
+        error = _total(*_rights(old, there), float(there.agrees.mean())) - true["value"]
     return LabelFree(
         {"value": value, "low": min(float(low), value), "high": max(float(high), value)},
-        agreement, float(a), float(b), true, error, len(known.student),
+        agreement, a, b, true, error, len(known.student),
     )  # fmt: skip
 
 
@@ -156,25 +163,41 @@ def on_window(
     old_NK, old_y = reference.validation
     new_NK = reference.teacher.probabilities(window.x, len(reference.meta.classes))
     return label_free(
-        Answers(student(old_x).argmax(axis=1), old_NK.argmax(axis=1), old_y),
-        Answers(
-            student(window.x).argmax(axis=1), new_NK.argmax(axis=1), np.where(window.is_by_people, window.y, UNLABELLED)
-        ),
+        Answers(student(old_x).argmax(axis=1), old_NK, old_y),
+        Answers(student(window.x).argmax(axis=1), new_NK, np.where(window.is_by_people, window.y, UNLABELLED)),
         rules.bootstrap,
         rules.seed,
     )
 
 
-def _rights(kinds: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """P(right | agree) and P(right | disagree) of counts [4, ...]."""
-    agree_right, agree_wrong, disagree_right, disagree_wrong = kinds
-    return (
-        (agree_right + HALF) / (agree_right + agree_wrong + 2 * HALF),
-        (disagree_right + HALF) / (disagree_right + disagree_wrong + 2 * HALF),
-    )
+class _Sample(NamedTuple):
+    """What the estimate needs of each of N answers."""
+
+    agrees: NDArray[np.bool_]
+    granted: NDArray[np.float64]
+    is_right: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, answers: Answers) -> "_Sample":
+        return cls(answers.agrees, answers.granted, np.asarray(answers.student == answers.truth))
+
+    def drawn(self, generator: np.random.Generator) -> "_Sample":
+        """As many of them, with replacement."""
+        chosen = generator.integers(0, len(self.agrees), len(self.agrees))
+        return _Sample(self.agrees[chosen], self.granted[chosen], self.is_right[chosen])
 
 
-def _total(
-    a: NDArray[np.float64], b: NDArray[np.float64], agreement: NDArray[np.float64] | float
-) -> NDArray[np.float64]:
-    return a * agreement + b * (1 - agreement)
+def _rights(old: _Sample, new: _Sample) -> tuple[float, float]:
+    """Both shares; see the top. Where nobody agrees, or disagrees, the one that is not used."""
+    num_old = np.count_nonzero(old.agrees)
+    a = (np.count_nonzero(old.is_right & old.agrees) + HALF) / (num_old + 2 * HALF)
+    if num_old and new.agrees.any():
+        a = min(1.0, a * new.granted[new.agrees].mean() / old.granted[old.agrees].mean())
+    apart = ~new.agrees
+    thought = new.granted[apart].mean() if apart.any() else 0.0
+    b = (np.count_nonzero(old.is_right & ~old.agrees) + thought) / (len(old.agrees) - num_old + 1)
+    return float(a), float(b)
+
+
+def _total(a: float, b: float, agreement: float) -> float:
+    return float(a * agreement + b * (1 - agreement))
