@@ -18,6 +18,7 @@ from limbeck.data.window import UNLABELLED, read_window
 from limbeck.drift import Report, Signals, detect, picture, signals_of
 from limbeck.drift.signals import joined
 from limbeck.drift.two_samples import subsample
+from limbeck.edge.usage import softmax
 from limbeck.evaluation import predict
 from limbeck.params import ContractParams
 from limbeck.pictures import png
@@ -106,8 +107,8 @@ def look(
 
     def answers(x: NDArray[Any], labels: NDArray[np.int64]) -> Answers:
         rows = subsample(len(x), rules.drift.max_samples, rules.seed)
-        said = (predict(network, x[rows], rules.batch_size).argmax(1) for network in (student, teacher))
-        return Answers(next(said), next(said), np.asarray(labels[rows]))
+        student_NK, teacher_NK = (predict(network, x[rows], rules.batch_size) for network in (student, teacher))
+        return Answers(student_NK.argmax(1), softmax(teacher_NK), np.asarray(labels[rows]))
 
     validation = read(champion.data, "validation")
     reference = signals(*validation)
@@ -150,7 +151,8 @@ def _feedback(
     known = said.where(said.is_known)
     if not len(known.truth):
         return Feedback(quality_room=room, unpruned_fits=fits)
-    student, teacher = (np.asarray(answer == known.truth, np.float64) for answer in (known.student, known.teacher))
+    answers = (known.student, known.teacher_NK.argmax(1))
+    student, teacher = (np.asarray(answer == known.truth, np.float64) for answer in answers)
     stale = staleness(teacher, student, rules.gate)
     fell = None if reference.labelled is None else float(reference.labelled.mean() - student.mean())
     return Feedback(fell, stale.lead["value"], room, fits, stale.why)
