@@ -55,6 +55,12 @@ def test_false_alarms_are_proven_to_be_rarer_than_one_in_a_hundred() -> None:
     assert all(each["fires"]["windows"] >= 1000 for each in RESULT["stationary"].values())
 
 
+def test_what_is_missed_cost_less_than_a_point() -> None:
+    assert "cost the student less than a\npoint" in text_of("drift")
+    cells = [cell for each in RESULT["by shift"].values() for cell in each["all at once"].values()]
+    assert all(RESULT["accuracy"] - cell["accuracy"] < 0.01 for cell in cells if cell["found"] < 1)
+
+
 def test_the_example_runs(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
