@@ -9,7 +9,22 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import agent, cold, drift, faults, fleet, int8, loops, noop, ort, prepare, sparsity, training, windows
+from benchmarks import (
+    agent,
+    cold,
+    drift,
+    faults,
+    fleet,
+    int8,
+    loops,
+    noop,
+    ort,
+    prepare,
+    refresh,
+    sparsity,
+    training,
+    windows,
+)
 from benchmarks.places import ROOT, about
 from limbeck.atomic import write_json
 
@@ -24,12 +39,13 @@ BENCHMARKS = {
     "noop": noop,
     "ort": ort,
     "prepare": prepare,
+    "refresh": refresh,
     "sparsity": sparsity,
     "training": training,
     "windows": windows,
 }
 ON_DATA = ("int8", "loops")
-LONG = ("drift", "faults")
+LONG = ("drift", "faults", "refresh")
 
 
 def main(
