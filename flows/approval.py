@@ -76,7 +76,7 @@ class Approval:
             keep()
         try:
             answer: Any = suspend_flow_run(
-                wait_for_input=form, timeout=self.seconds, key=f"{asked.since:%Y%m%dT%H%M%S%f}"
+                wait_for_input=form, timeout=self.seconds, key=f"{asked.since:%Y%m%d-%H%M%S-%f}"
             )
         except ValidationError:  # begun again without an answer, by a person or after a crash
             story.asked_for = None

@@ -24,7 +24,8 @@ from flows.pipeline import PipelineFailed, compress
 from flows.refreshing import Refresh
 from flows.requesting import fulfil
 from flows.shipping import Approve
-from flows.standing import Busy, Waits
+from flows.standing import Waits
+from flows.turns import Busy
 from limbeck import params as params_file
 from limbeck.errors import ContractBroken, LimbeckError
 from limbeck.refresh import requests

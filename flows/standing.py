@@ -1,6 +1,5 @@
 """What stands: the champion of one target, the workspace that it was made in, and what that workspace measured."""
 
-import fcntl
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from typing import Any
 import yaml
 
 from flows import environment
+from flows.turns import alone
 from limbeck import ledger
 from limbeck import params as params_file
 from limbeck.atomic import replace
@@ -22,10 +22,6 @@ from limbeck.refresh import gate
 from limbeck.refresh.story import Story
 from limbeck.tracking import promotion, registry
 from limbeck.tracking.server import home_of, tracking_uri
-
-
-class Busy(LimbeckError):
-    """Another refresh of the model runs."""
 
 
 class Waits(LimbeckError):
@@ -151,19 +147,13 @@ def place_of(model: str) -> Path:
 
 @contextmanager
 def turn(model: str) -> Iterator[None]:
-    """Alone with a model; a killed process's turn ends with it.
+    """Alone with a model.
 
     Raises:
         Busy: somebody else refreshes it.
 
     """
-    place = place_of(model)
-    place.mkdir(parents=True, exist_ok=True)
-    with (place / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise Busy(f"{model} is being refreshed already; two refreshes of a model never overlap.") from None
+    with alone(place_of(model), f"{model} is being refreshed already; two refreshes of a model never overlap."):
         yield
 
 

@@ -12,7 +12,8 @@ import yaml
 
 from flows import environment, refreshing, requesting, shipping, standing
 from flows.refreshing import Refresh
-from flows.standing import Busy, Waits, turn
+from flows.standing import Waits, turn
+from flows.turns import Busy
 from limbeck.atomic import write_json
 from limbeck.data.window import Origin
 from limbeck.drift import Report
