@@ -71,6 +71,7 @@ class Approval:
         )
         if deployment.get_id() is None:
             return self._paused(form)
+        is_first = asked is None
         if asked is None:
             asked = story.asked_for = Asked(by=self.own, since=datetime.now(UTC))
             keep()
@@ -78,8 +79,10 @@ class Approval:
             answer: Any = suspend_flow_run(
                 wait_for_input=form, timeout=self.seconds, key=f"{asked.since:%Y%m%d-%H%M%S-%f}"
             )
-        except ValidationError:  # begun again without an answer, by a person or after a crash
-            story.asked_for = None
+        except ValidationError:
+            if is_first:
+                raise
+            story.asked_for = None  # begun again without an answer, by a person or after a crash
             return self(story, keep)
         return _why_not(answer)
 

@@ -21,7 +21,7 @@ from tests.flows.conftest import ROOT, Project
 
 pytestmark = pytest.mark.slow
 
-LONG_S = 60.0
+LONG_S = 180.0
 PREFECT = [sys.executable, "-m", "prefect"]
 
 
