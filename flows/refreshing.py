@@ -113,7 +113,7 @@ class Refresh(Shipping):
                 self.settle(pending, looked, seen, now)
             asks = ". Where the labels are right and the model is not: --anyway" if looked.asks_a_person else ""
             return f"no action: {why}{asks}"
-        if few := self.few_labels(pending):
+        if meaning is None and (few := self.few_labels(pending)):
             return f"no action: {why}, but {few}"
         situation = Situation(
             base=yaml.safe_load((place / "params.yaml").read_text(encoding="utf-8")),
