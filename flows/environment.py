@@ -46,6 +46,14 @@ def set_up(*, quiet_console: bool) -> None:
         os.environ.setdefault(key, value)
 
 
+def path() -> str:
+    """A search path on which this interpreter's own programs come first.
+
+    Its folder and not its resolved path: a virtual environment is a link to another one's binary.
+    """
+    return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+
+
 def for_stages(*, group: str, mark: dict[str, str], uri: str) -> dict[str, str]:
     """The environment of a stage's process.
 
@@ -56,12 +64,10 @@ def for_stages(*, group: str, mark: dict[str, str], uri: str) -> dict[str, str]:
 
     """
     settle()
-    # The interpreter's folder and not its resolved path: a virtual environment is a link to another one's binary.
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     return {
         **os.environ,
         **mark,
-        "PATH": path,
+        "PATH": path(),
         "PYTHONUNBUFFERED": "1",  # lines reach the task's log while the stage runs
         "LIMBECK_GROUP": group,
         "LIMBECK_REPLAY": "flow",

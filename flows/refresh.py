@@ -17,18 +17,19 @@ if __name__ == "__main__":
 
 from prefect import flow, get_run_logger
 from prefect.client.schemas.objects import State
-from prefect.exceptions import FlowPauseTimeout
-from prefect.flow_runs import pause_flow_run
 from prefect.states import Completed, Failed
 
+from flows.approval import Approval, NotYet
 from flows.pipeline import PipelineFailed, compress
-from flows.refreshing import Refresh, Waits
+from flows.refreshing import Refresh
 from flows.requesting import fulfil
+from flows.shipping import Approve
+from flows.standing import Waits
+from flows.turns import Busy
 from limbeck import params as params_file
 from limbeck.errors import ContractBroken, LimbeckError
 from limbeck.refresh import requests
 from limbeck.refresh import rules as rules_file
-from limbeck.refresh.story import Story
 
 RULES = Path("refresh.yaml")
 
@@ -40,6 +41,7 @@ def refresh(
     folder: Path | None = None,
     rules: Path = RULES,
     request: Path | None = None,
+    anyway: bool = False,
     show: bool = False,
 ) -> State[Any]:
     """Take in what landed; where that calls for it, try the ladder's rungs until one passes, and let it ship.
@@ -50,6 +52,7 @@ def refresh(
         folder: another workspace's folder.
         rules: the values of a refresh, below the project unless absolute.
         request: a task request to fulfil.
+        anyway: a person has looked: act on what nothing was learned from, moved or not.
         show: keep the terminal informed (the command line does).
 
     """
@@ -60,14 +63,6 @@ def refresh(
         log.info("%s", line)
         if show:
             print(line, flush=True)
-
-    def approve(story: Story) -> bool:
-        say(f"{story.model}: waits for a yes; resume this flow run in Prefect's pages")
-        try:
-            pause_flow_run(timeout=int(3600 * chosen.ship.approval_hours))
-        except FlowPauseTimeout:
-            return False
-        return True
 
     try:
         base, chosen = workspace.locate(recipe, folder), rules_file.load(environment.ROOT / rules)
@@ -81,17 +76,27 @@ def refresh(
             return Completed(message=fulfil(base, asked, chosen, run_stages=run_stages, say=say))
         except LimbeckError as error:
             return Failed(message=str(error), data=error)
-    for name in targets:
+    approval = Approval(chosen.ship.approval_hours, say)
+    approve = _asked(approval, show)
+
+    def one(name: str) -> None:
         try:
-            one = Refresh(base, name, chosen, run_stages=run_stages, approve=_asked(approve, show), say=say)
-            said.append(f"{one.model}: {one.run(asked)}")
-        except Waits as error:
-            said.append(f"{name}: {error}")
-        except ContractBroken as error:  # the champion stays: that is what a gate is for
+            refreshed = Refresh(base, name, chosen, run_stages=run_stages, approve=approve, say=say)
+            said.append(f"{refreshed.model}: {refreshed.run(asked, anyway=anyway)}")
+        except NotYet:
+            waiting.append(name)
+        except (Waits, Busy, ContractBroken) as error:  # the champion stays: that is what a gate is for
             said.append(f"{name}: {error}")
         except LimbeckError as error:  # one target's trouble is not another's
             log.error("%s: %s", name, error)
             failures.append(error)
+
+    waiting = list[str]()
+    for name in targets:
+        one(name)
+    approval.may_wait = True
+    for name in list(waiting):
+        one(name)
     if failures:
         return Failed(message="\n".join(map(str, failures)), data=failures[0])
     return Completed(message="\n".join(said))
@@ -115,11 +120,13 @@ def run_stages(place: Path, target: str, until: str) -> None:
         raise KeyboardInterrupt
 
 
-def _asked(pause: Any, show: bool) -> Any:
+def _asked(approval: Approval, show: bool) -> Approve:
     """On a terminal the one who sits there is asked."""
     if not (show and sys.stdin.isatty()):
-        return pause
-    return lambda story: typer.confirm(f"{story.model}: let refresh {story.number} ship?")
+        return approval
+    return lambda story, _: (
+        "" if typer.confirm(f"{story.model}: let refresh {story.number} ship?") else "a person said no"
+    )
 
 
 def main(
@@ -128,6 +135,9 @@ def main(
     folder: Annotated[Path | None, typer.Option(help="Another workspace's folder.")] = None,
     rules: Annotated[Path, typer.Option(help="When it acts, what it tries and what may ship.")] = RULES,
     request: Annotated[Path | None, typer.Option(help="A task request: docs/refresh.md.")] = None,
+    anyway: Annotated[
+        bool, typer.Option("--anyway", help="You have looked: act on what nothing was learned from, moved or not.")
+    ] = False,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -145,13 +155,13 @@ def main(
                 return
             for name in target or list(params_file.load(base / "params.yaml").targets):
                 one = Refresh.quiet(base, name, chosen, say=print)
-                print(f"{one.model}: {one.run(asked, dry=True)}")
+                print(f"{one.model}: {one.run(asked, anyway=anyway, dry=True)}")
             return
     except LimbeckError as error:
         print(error, file=sys.stderr)
         raise SystemExit(error.exit_code) from None
     os.environ.update(guard.start().environment)  # what Prefect starts ends with this process
-    state: Any = refresh(target, recipe, folder, rules, request, show=True, return_state=True)
+    state: Any = refresh(target, recipe, folder, rules, request, anyway, show=True, return_state=True)
     print(state.message, file=sys.stderr if state.is_failed() else sys.stdout)
     answer = state.result(raise_on_failure=False)
     raise SystemExit(getattr(answer, "exit_code", 1) if state.is_failed() else 0)

@@ -10,8 +10,10 @@ from typing import Any
 
 import yaml
 
-from flows import environment, workspace
-from flows.refreshing import Refresh, RunStages, Say, appoint, keep
+from flows import workspace
+from flows.refreshing import Refresh
+from flows.shipping import RunStages, Say
+from flows.standing import appoint, keep, place_of, turn
 from limbeck import params as params_file
 from limbeck.refresh import requests
 from limbeck.refresh.requests import Meaning, TaskRequest
@@ -26,6 +28,7 @@ def fulfil(
 
     Raises:
         ParamsError: what comes out cannot be used.
+        Busy: the model is being refreshed.
         ContractBroken: the result does not keep its contract.
         LimbeckError: a stage failed, or the registry does not answer.
 
@@ -38,11 +41,12 @@ def fulfil(
     say(f"{model}: {meaning.why}")
     params["tracking"]["champion_margin"] = None
     text = yaml.safe_dump(params, sort_keys=False, allow_unicode=True)
-    place = environment.ROOT / "work/refresh" / model / "requests" / hashlib.sha256(text.encode()).hexdigest()[:12]
-    keep(place.with_suffix(".yaml"), text)
-    workspace.create(place, place.with_suffix(".yaml"), links=True)
-    run_stages(place, target, "register")
-    return f"{model}: champion: version {appoint(place, target, meaning.why)}: {meaning.why}"
+    place = place_of(model) / "requests" / hashlib.sha256(text.encode()).hexdigest()[:12]
+    with turn(model):
+        keep(place.with_suffix(".yaml"), text)
+        workspace.create(place, place.with_suffix(".yaml"), links=True)
+        run_stages(place, target, "register")
+        return f"{model}: champion: version {appoint(place, target, meaning.why)}: {meaning.why}"
 
 
 def _meaning(base: Path, request: TaskRequest, rules: Rules) -> Meaning:

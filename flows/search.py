@@ -9,7 +9,9 @@ Quality is that on validation, of the int8 file where there is one.
 import json
 import os
 import subprocess
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flows import environment, space, workspace
+from flows.turns import alone
 from limbeck import params as params_file
 from limbeck.atomic import replace, write_json
 from limbeck.errors import LimbeckError
@@ -51,6 +54,7 @@ def main(
         base = workspace.locate(recipe, folder)
         search = Search(base, target, space.read(knobs), sampler, seed)
         search.run(trials, minutes)
+        search.show()
     except LimbeckError as error:
         typer.echo(str(error), err=True)
         raise SystemExit(error.exit_code) from None
@@ -68,13 +72,17 @@ class Search:
         choices: what may change.
         sampler: who chooses.
         seed: of the sampler; trial n draws from (seed, n), so that a kill changes nothing.
+        say: told of every trial; by itself the terminal.
 
     Raises:
         ParamsError: the target or a place does not exist, or a fixed value is not one that it takes.
 
     """
 
-    def __init__(self, base: Path, target: str, choices: space.Space, sampler: Sampler, seed: int) -> None:
+    def __init__(
+        self, base: Path, target: str, choices: space.Space, sampler: Sampler, seed: int,
+        say: Callable[[str], None] | None = None,
+    ) -> None:  # fmt: skip
         self.target, self.choices, self.sampler, self.seed = target, choices, sampler, seed
         params_file.load(base / "params.yaml")
         self.raw: dict[str, Any] = yaml.safe_load((base / "params.yaml").read_text(encoding="utf-8"))
@@ -89,23 +97,31 @@ class Search:
             load_if_exists=True,
         )
         self.console = Console(highlight=False, soft_wrap=True)
+        self.say: Callable[[str], None] = say or self.console.print
 
-    def run(self, trials: int, minutes: float | None) -> None:
-        """Go on until so many trials are done or time is up; then show the front.
+    def run(self, trials: int, minutes: float | None, after: Callable[[], None] = lambda: None) -> None:
+        """Go on until so many trials are done or time is up.
+
+        Args:
+            trials: earlier runs' included.
+            minutes: after which none begins; None: no limit.
+            after: called after every trial.
 
         Raises:
-            LimbeckError: trials were made and every one failed.
+            Busy: this search runs already.
 
         """
         began = time.monotonic()
-        for killed in self.study.get_trials(states=(TrialState.RUNNING,)):
-            self.console.print(f"trial {killed.number} was cut short; it goes on")
-            self.finish(killed.number, killed.params)
-        while len(self.ended()) < trials and (minutes is None or time.monotonic() - began < 60 * minutes):
-            self.study.sampler = self.fresh_sampler(len(self.study.trials))
-            trial = self.study.ask()
-            self.finish(trial.number, self.choices.suggest(trial))
-        self.show()
+        with alone(self.folder, f"{self.folder.name} is searched already; one search of a kind runs at a time."):
+            for killed in self.study.get_trials(states=(TrialState.RUNNING,)):
+                self.say(f"trial {killed.number} was cut short; it goes on")
+                self.finish(killed.number, killed.params)
+                after()
+            while len(self.ended()) < trials and (minutes is None or time.monotonic() - began < 60 * minutes):
+                self.study.sampler = self.fresh_sampler(len(self.study.trials))
+                trial = self.study.ask()
+                self.finish(trial.number, self.choices.suggest(trial))
+                after()
 
     def fresh_sampler(self, number: int) -> optuna.samplers.BaseSampler:
         """The sampler of one trial."""
@@ -132,11 +148,11 @@ class Search:
             figures = self.measure(number, values)
         except TrialFailed as error:
             self.study.tell(number, state=TrialState.FAIL)
-            self.console.print(f"trial {number}: {said}: failed: {error}")
+            self.say(f"trial {number}: {said}: failed: {error}")
             return
         self.study.tell(number, figures)
         quality, size, latency = figures
-        self.console.print(
+        self.say(
             f"trial {number}: {said}: {100 * quality:.1f} % on validation, {size / 1000:.1f} kB, p50 {latency:.3f} ms",
         )
         self.write()
@@ -163,14 +179,10 @@ class Search:
         log.parent.mkdir(exist_ok=True)
         with log.open("w", encoding="utf-8") as stream:
             done = subprocess.run(
-                [
-                    "dvc",
-                    "--wait-for-lock",
-                    "repro",
-                    f"benchmark@{self.target}",
-                ],  # a killed search's dvc may still be ending
+                # it waits, for a killed search's dvc may still be ending
+                [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", f"benchmark@{self.target}"],
                 cwd=place,
-                env={**os.environ, WATCH: str(os.getpid())},
+                env={**os.environ, "PATH": environment.path(), WATCH: str(os.getpid())},
                 stdout=stream,
                 stderr=subprocess.STDOUT,
             )
@@ -185,11 +197,10 @@ class Search:
             latency[variant]["p50_ms"]["value"],
         )
 
-    def write(self) -> None:
-        """Bring front.json and front.png up to date: what is there is always the best so far."""
+    def rows(self) -> list[dict[str, Any]]:
+        """Every trial that came through, as front.json has it."""
         front = {trial.number for trial in self.study.best_trials}
-        done = self.study.get_trials(states=(TrialState.COMPLETE,))
-        rows = [
+        return [
             {
                 "trial": trial.number,
                 "on_front": trial.number in front,
@@ -197,11 +208,27 @@ class Search:
                 **dict(zip(("validation", "bytes", "p50_ms"), trial.values, strict=True)),
                 "folder": str(self.place_of(trial.number).relative_to(environment.ROOT)),
             }
-            for trial in done
+            for trial in self.study.get_trials(states=(TrialState.COMPLETE,))
         ]
+
+    def write(self) -> None:
+        """Bring front.json and front.png up to date: what is there is always the best so far."""
+        rows = self.rows()
         write_json(self.folder / "front.json", {"sampler": self.sampler, "seed": self.seed, "trials": rows})
         with replace(self.folder / "front.png") as partial:
             partial.write_bytes(png(draw_front(rows)))
+
+    def front(self) -> list[FrozenTrial]:
+        """The trials of the front, smallest first.
+
+        Raises:
+            LimbeckError: every trial failed.
+
+        """
+        found = sorted(self.study.best_trials, key=lambda trial: trial.values[1])
+        if not found:
+            raise LimbeckError(f"none of {len(self.ended())} trials came through; see the lines above.")
+        return found
 
     def show(self) -> None:
         """Print the front and what to do with it.
@@ -210,9 +237,7 @@ class Search:
             LimbeckError: every trial failed.
 
         """
-        done = sorted(self.study.best_trials, key=lambda trial: trial.values[1])
-        if not done:
-            raise LimbeckError(f"none of {len(self.ended())} trials came through; see the lines above.")
+        done = self.front()
         table = Table("trial", *self.choices.choose, "validation %", "bytes", "p50 ms", box=None, pad_edge=False)
         for trial in done:
             values = [

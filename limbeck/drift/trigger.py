@@ -174,9 +174,10 @@ def _decide(
     if not sources:
         return False, "nothing moved"
     told = f"{', '.join(whats)} moved"
-    if len(sources) < rules.min_kinds:
+    if len(sources) < rules.min_kinds or sources == ("labels",):
         asked = "a person has to say whose mistake that is" if sources == ("labels",) else "not enough to act upon"
-        return False, f"{told}: only {' and '.join(sources)} of {rules.min_kinds} independent sources say so; {asked}"
+        asked_for = f" of {rules.min_kinds}" if rules.min_kinds > 1 else ""
+        return False, f"{told}: only {' and '.join(sources)}{asked_for} independent sources say so; {asked}"
     return True, f"{told}: {', '.join(sources)} say so independently"
 
 

@@ -115,6 +115,8 @@ class Verdict:
     def __str__(self) -> str:
         if self.passed:
             return f"passes on {self.split}: {self.clauses[0]}"
+        if any(row.name == "new" and not row.samples for row in self.rows):
+            return f"is refused on {self.split}: no new sample is among those of {self.split}; wait for more"
         return f"is refused on {self.split}: {'; '.join(map(str, self.broken))}"
 
 

@@ -55,8 +55,13 @@ class Look:
 
     @property
     def is_judged(self) -> bool:
-        """Whether there were samples enough for a verdict that more time does not change."""
-        return bool(self.report.tests) and not self.report.cools_down
+        """Whether there were samples enough for a verdict that neither time nor a person changes."""
+        return bool(self.report.tests) and not self.report.cools_down and not self.asks_a_person
+
+    @property
+    def asks_a_person(self) -> bool:
+        """Whether labels alone contradict what was learned: somebody has to say who is right."""
+        return self.report.sources == ("labels",)
 
     def picture(self) -> bytes | None:
         """What moved, as a PNG; None where nothing did."""

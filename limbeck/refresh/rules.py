@@ -20,7 +20,7 @@ class ShipRules(Section):
 
     Attributes:
         approval: ask: a person has to say yes, in Prefect's pages or on the terminal.
-        approval_hours: for so long; then the challenger stays what it is, a registered candidate at most.
+        approval_hours: for so long; then the challenger is refused.
         canary: share of the fleet that takes it first (`flows/rollout.py` widens it), which needs keys and a server; null:
             it is the champion at once, and nothing is signed.
 
@@ -36,7 +36,7 @@ class Rules(Section):
 
     Attributes:
         drop: the folder where new data land, below the workspace.
-        minutes_per_day: of rungs; one that would not end within them waits for tomorrow.
+        minutes_per_day: of a model's rungs; one that would not end within them waits for tomorrow.
         batch_size: of forward passes that look at windows.
         threads: of this process, while it looks and judges.
         seed: of subsamples.

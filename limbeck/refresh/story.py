@@ -58,7 +58,9 @@ class Try(_Part):
         work: samples that pass through each network.
         expected_s: what it was to take, and `known_from`.
         seconds: what it took, all attempts together.
-        ended: when.
+        by_day: of these by the day (UTC) on which an attempt ended: what the day's budget counts.
+        began: when the attempt began that has not ended; set by one that was cut off, too.
+        ended: when the last one did.
         variant: the file that it would ship.
 
     """
@@ -71,6 +73,8 @@ class Try(_Part):
     expected_s: float | None = None
     known_from: str = ""
     seconds: float = 0.0
+    by_day: dict[str, float] = {}
+    began: datetime | None = None
     ended: datetime | None = None
     variant: str | None = None
     verdict: Judged | None = None
@@ -89,6 +93,26 @@ class Try(_Part):
             known_from=cost.known_from,
         )
 
+    def took(self, seconds: float, ended: datetime) -> None:
+        """An attempt is over."""
+        self.seconds += seconds
+        day = ended.date().isoformat()
+        self.by_day[day] = self.by_day.get(day, 0.0) + seconds
+        self.began, self.ended = None, ended
+
+
+class Asked(_Part):
+    """Who waits for a person's yes, without a process of its own.
+
+    Attributes:
+        by: id of the flow run.
+        since: when it began to.
+
+    """
+
+    by: str
+    since: datetime
+
 
 class Source(_Part):
     """A window that the refresh learns from."""
@@ -106,8 +130,10 @@ class Story(_Part):
         asked: why the refresh began: what moved, or what was requested.
         looked: drift report, estimate and feedback.
         exam: of the rung that passed, on test.
+        asked_for: a yes that somebody waits for.
+        approved: when a person said yes.
         version: that was registered.
-        outcome: None while it goes on.
+        outcome: None while it goes on; superseded: another version became the champion meanwhile.
 
     """
 
@@ -123,8 +149,10 @@ class Story(_Part):
     tries: list[Try] = []
     exam: Judged | None = None
     data: str | None = None
+    asked_for: Asked | None = None
+    approved: datetime | None = None
     version: str | None = None
-    outcome: Literal["champion", "canary", "refused", "failed"] | None = None
+    outcome: Literal["champion", "canary", "refused", "failed", "superseded"] | None = None
     why: str = ""
     ended: datetime | None = None
 

@@ -13,6 +13,7 @@ WORDS = {
     "canary": "goes to a share of the fleet first",
     "refused": "was refused",
     "failed": "was not found",
+    "superseded": "was not looked for any further",
 }
 
 
@@ -52,8 +53,23 @@ def _figures(story: Story) -> Iterator[str]:
             f"{100 * estimate['error']:+.1f} points"
         )
     yield f"{told}."
+    if told := _whose(story):
+        yield told
     if feedback["stale"]:
         yield f"{feedback['stale'][0].upper()}{feedback['stale'][1:]}."
+
+
+def _whose(story: Story) -> str:
+    """Whose labels "right" means, where they are not people's alone."""
+    by = {window.labelled_by for window in story.windows} - {"none"}
+    if by == {"teacher"}:
+        return (
+            "Nobody but the teacher labelled the new samples: on them, right below means what the teacher says, and a "
+            "challenger that it taught agrees with it more easily."
+        )
+    if by & {"teacher", "both"}:
+        return "Some of the new samples were labelled by the teacher alone: on these, right below means what it says."
+    return ""
 
 
 def _share(estimate: dict[str, float]) -> str:
@@ -65,9 +81,11 @@ def _last(story: Story) -> Judged | None:
 
 
 def _rows(judged: Judged, split: str) -> Iterator[Row]:
+    num_windows = sum(row["name"].startswith("window ") for row in judged.rows)
     for row in judged.rows:
         difference = row["difference"]
-        if row["samples"]:
+        is_same = num_windows == 1 and row["name"].startswith("window ")  # as `new`
+        if row["samples"] and not is_same:
             yield Row(
                 (
                     f"{split}, {row['name']}",
@@ -85,14 +103,17 @@ def _notes(story: Story) -> Iterator[str]:
         yield f"{thing['what']}: {thing['words']}"
     for window in story.windows:
         yield f"window {window.folder.name}, labelled by {window.labelled_by}"
-    yield from map(line, story.tries)
+    for each in story.tries:
+        yield line(each, is_over=story.outcome is not None)
 
 
-def line(each: Try) -> str:
-    """A rung in a line."""
+def line(each: Try, *, is_over: bool = False) -> str:
+    """A rung in a line; `is_over`: its refresh has ended, so that what still waits never ran."""
     changes = "".join(f"; {change}" for change in each.changes)
     if each.state == "waiting":
+        if is_over:
+            return f"{each.rung}: not tried"
         return f"{each.rung}: about {each.expected_s:.0f} s ({each.known_from}){changes}"
     words: Any = each.why if each.verdict is None else each.verdict.words
-    took = f" after {each.seconds:.0f} s" if each.seconds else ""
+    took = f" after {each.seconds:.0f} s" if each.seconds >= 1 else ""
     return f"{each.rung}: {each.state}{took}: {words}{changes}"

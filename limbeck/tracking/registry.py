@@ -224,6 +224,19 @@ def champion_of(model: str, *, uri: str) -> tuple[str, str] | None:
         return None if version is None else (str(version.version), version.tags["limbeck.identity"])
 
 
+def is_at(model: str, alias: str, number: str, *, uri: str) -> bool:
+    """Whether an alias points to this version.
+
+    Raises:
+        TrackingError: the server does not answer or fails.
+
+    """
+    require(uri)
+    with asking(uri) as client:
+        version = version_at(client, model, alias)
+        return version is not None and str(version.version) == number
+
+
 def version_of(model: str, identity: str, variant: str, *, uri: str) -> str:
     """The version of a content.
 

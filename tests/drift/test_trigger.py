@@ -43,8 +43,12 @@ def test_one_source_does_not_fire_however_many_kinds_it_has(judge: Judge, moved:
     assert f"only {report.sources[0]} of 2 independent sources say so" in report.reason
 
 
-def test_labels_that_contradict_are_called_a_concept_and_left_to_a_person(judge: Judge) -> None:
-    report = judge("accuracy")
+@pytest.mark.parametrize("min_kinds", [1, 2])
+def test_labels_that_contradict_are_called_a_concept_and_left_to_a_person(
+    judge: Judge, rules: DriftRules, min_kinds: int
+) -> None:
+    """Whatever number of sources is asked for: figures cannot tell a changed concept from wrong labels."""
+    report = judge("accuracy", of=rules.model_copy(update={"min_kinds": min_kinds}))
     assert [moved.what for moved in report.moved] == ["concept"]
     assert not report.fires
     assert "a person has to say whose mistake that is" in report.reason

@@ -1,17 +1,27 @@
 """The order of a refresh, with a pipeline that answers at once; the real one is in tests/pipeline/test_refresh_slow.py."""
 
+import os
 import shutil
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import yaml
 
-from flows import environment, refreshing
-from flows.refreshing import Busy, Refresh, Waits
-from limbeck.errors import LimbeckError, ParamsError
+from flows import environment, refreshing, requesting, shipping, standing
+from flows.refreshing import Refresh
+from flows.standing import Waits, turn
+from flows.turns import Busy
+from limbeck.atomic import write_json
+from limbeck.data.window import Origin
+from limbeck.drift import Report
+from limbeck.errors import ContractBroken, DataError, LimbeckError, ParamsError
 from limbeck.refresh import rules as rules_file
 from limbeck.refresh import story as story_file
+from limbeck.refresh.looking import Look
+from limbeck.refresh.requests import Meaning, TaskRequest
 from limbeck.refresh.story import Story, Try
 from tests.conftest import ROOT, TINY
 from tests.refresh.stories import judged, story, tried
@@ -20,37 +30,42 @@ RULES = rules_file.load(ROOT / "refresh.yaml")
 
 
 class Fake(Refresh):
-    """Each rung ends as `ends` says, at once."""
+    """Each rung ends as `ends` says, at once; nobody else changes the champion."""
 
-    def __init__(self, base: Path, ends: dict[str, str], rules: Any = RULES) -> None:
+    def __init__(self, base: Path, ends: dict[str, Any], rules: Any = RULES) -> None:
         self.said: list[str] = []
-        super().__init__(base, "phone", rules, run_stages=self.never, approve=lambda _: True, say=self.said.append)
-        self.ends, self.ran, self.shipped = ends, [], []
+        super().__init__(base, "phone", rules, run_stages=self.run_one, approve=lambda *_: "", say=self.said.append)
+        self.ends, self.ran, self.shipped, self.by_now = ends, [], [], ""
 
-    def never(self, *_: Any) -> None:
-        raise AssertionError("no stage is to run")
+    def run_one(self, place: Path, target: str, until: str) -> None:
+        """Ends as told; what is an exception is raised."""
+        assert until == "benchmark", "it ships in another test"
+        self.ran.append(place.name)
+        if isinstance(self.ends[place.name], BaseException):
+            raise self.ends[place.name]
 
-    def try_rung(self, told: Story, each: Try) -> None:
-        self.check_budget(each)
-        self.ran.append(each.rung)
-        each.state, each.seconds, each.ended = self.ends[each.rung], 30.0, datetime.now(UTC)
-        each.verdict = judged(each.state == "passed")
-        told.write(self.folder(told))
+    def judge(self, told: Story, each: Try, place: Path) -> str:
+        each.state, each.verdict = self.ends[each.rung], judged(self.ends[each.rung] == "passed")
+        return "model.int8"
 
     def ship(self, told: Story, rung: Any) -> str:
         self.shipped.append(rung)
         return self.end(told, "champion", "better")
 
+    def overtaken(self, told: Story) -> str:
+        return self.by_now
+
 
 @pytest.fixture
 def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(environment, "ROOT", tmp_path)
+    monkeypatch.setattr("flows.workspace.create", lambda place, *_, **__: place)
     shutil.copy(TINY, tmp_path / "params.yaml")
     return tmp_path
 
 
-def opened(refresh: Refresh, *tries: Try) -> Story:
-    told = story(*tries)
+def opened(refresh: Refresh, *tries: Try, **more: Any) -> Story:
+    told = story(*tries, **more)
     told.write(refresh.folder(told))
     return told
 
@@ -89,8 +104,9 @@ def test_one_that_was_cut_off_after_its_gate_ships_without_running_a_rung_again(
 
 
 def test_a_rung_that_would_not_end_within_the_days_budget_waits(base: Path) -> None:
-    one = Fake(base, {"recalibrate": "refused"}, RULES.model_copy(update={"minutes_per_day": 1.4}))
-    opened(one, *WAITING)
+    one = Fake(base, {}, RULES.model_copy(update={"minutes_per_day": 1.4}))
+    today, yesterday = (f"{datetime.now(UTC) - timedelta(days=days):%Y-%m-%d}" for days in (0, 1))
+    opened(one, tried("recalibrate", "refused", by_day={yesterday: 900.0, today: 30.0}), tried("norms", "waiting"))
     with pytest.raises(
         Waits, match=r"norms would take about 60 s, and 30 of today's 84 s \(minutes_per_day\) are spent"
     ):
@@ -98,8 +114,63 @@ def test_a_rung_that_would_not_end_within_the_days_budget_waits(base: Path) -> N
     assert story_file.read(one.place / "0001").outcome is None, "it goes on when it is run again"
 
 
+def test_a_rung_that_no_days_budget_allows_is_passed_over_and_does_not_wait_for_ever(base: Path) -> None:
+    one = Fake(base, {}, RULES.model_copy(update={"minutes_per_day": 0.5}))
+    opened(one, *WAITING)
+    assert "no rung came as far as the gate; the champion stays" in one.run()
+    assert one.ran == []
+    assert "norms: skipped: it would take about 60 s, and no day has more than 30 s (minutes_per_day)" in one.said
+
+
+def test_what_a_killed_attempt_took_counts_up_to_its_last_sign_of_life(base: Path) -> None:
+    one = Fake(base, {"recalibrate": KeyboardInterrupt()})
+    began = datetime.now(UTC) - timedelta(hours=5)
+    opened(one, tried("recalibrate", "waiting", began=began))
+    status = one.place / "0001/recalibrate/.limbeck/status/label.json"
+    status.parent.mkdir(parents=True)
+    status.touch()
+    os.utime(status, (began.timestamp() + 90,) * 2)
+    with pytest.raises(KeyboardInterrupt):
+        one.run()
+    (found,) = story_file.read(one.place / "0001").tries
+    assert found.seconds == pytest.approx(90, abs=5)
+    assert sum(found.by_day.values()) == found.seconds
+    assert (found.state, found.began) == ("waiting", None), (
+        "the second attempt was interrupted in order, and is counted"
+    )
+
+
+def test_a_rung_that_begins_says_so_in_its_story_before_it_does(base: Path) -> None:
+    one = Fake(base, {})
+
+    def look(place: Path, *_: str) -> None:
+        assert story_file.read(place.parent).tries[0].began is not None
+        raise ContractBroken("seen")
+
+    one.run_stages = look
+    opened(one, WAITING[0])
+    one.run()
+    assert story_file.read(one.place / "0001").tries[0].why == "seen"
+
+
+def test_where_every_rung_broke_down_the_gate_is_not_blamed(base: Path) -> None:
+    one = Fake(base, dict.fromkeys(("recalibrate", "norms", "distil"), DataError("no room on the disk")))
+    opened(one, *WAITING)
+    assert "no rung came as far as the gate" in one.run()
+    assert "norms: failed: no room on the disk" in (one.place / "0001/report.md").read_text()
+
+
+def test_a_champion_that_changed_meanwhile_ends_the_refresh_before_anything_more_is_spent(base: Path) -> None:
+    one = Fake(base, {})
+    one.by_now = "the champion is version 5 by now"
+    opened(one, tried("recalibrate", "refused"), tried("norms", "waiting"))
+    assert one.run().startswith("superseded: the champion is version 5 by now; see")
+    assert (one.ran, one.shipped) == ([], [])
+    assert "norms: not tried" in (one.place / "0001/report.md").read_text()
+
+
 def test_two_refreshes_of_one_model_never_overlap(base: Path) -> None:
-    with Fake(base, {}).turn(), pytest.raises(Busy, match="tiny-phone is being refreshed already"):
+    with turn("tiny-phone"), pytest.raises(Busy, match="tiny-phone is being refreshed already"):
         Fake(base, {}).run()
 
 
@@ -114,13 +185,134 @@ def test_a_dry_run_of_one_that_is_open_says_what_is_left_and_what_it_will_cost(b
     assert one.ran == []
 
 
-def test_what_champions_learned_from_is_followed_back_to_the_first(base: Path) -> None:
+def test_what_champions_learned_from_is_followed_back_to_the_first(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also through a workspace that a request made, which has no story: the data themselves say it."""
     one = Fake(base, {})
-    first, second = one.folder(story()) / "norms", one.folder(story(number=2)) / "distil"
-    story(workspace=base).write(first.parent)
-    more = [{"folder": "windows/evening", "digest": "e", "labelled_by": "people"}]
-    story(number=2, workspace=first, windows=more).write(second.parent)
-    assert (one.learned(base), one.learned(first), one.learned(second)) == (set(), {"d"}, {"d", "e"})
+    places = [one.folder(story()) / "norms", one.place / "requests/3fa", one.folder(story(number=2)) / "distil"]
+    told = {base / "data": (), places[0] / "data": ("d",), places[1] / "data": ("d",), places[2] / "data": ("e",)}
+    origins = {
+        data: [Origin(name=name, digest=name, samples=1, repeated=0, unlabelled=0) for name in names]
+        for data, names in told.items()
+    }
+    monkeypatch.setattr(standing, "read_meta", lambda data: SimpleNamespace(windows=origins[data]))
+    for place, before in zip(places, (base, base, places[1]), strict=True):
+        place.mkdir(parents=True)
+        source = {"use": "windows", "base": str(before / "data")}
+        (place / "params.yaml").write_text(yaml.safe_dump({"data": {"source": source}}))
+    assert [one.learned(place) for place in (base, *places)] == [set(), {"d"}, {"d"}, {"d", "e"}]
+
+
+STANDS = "identity of the champion"
+
+
+def decided(place: Path, identity: str) -> Path:
+    write_json(place / "registry/phone.json", {"identity": identity, "variant": "model.int8"})
+    return place
+
+
+@pytest.mark.parametrize(
+    ("stands", "expected"),
+    [
+        (("1", STANDS), ""),
+        (("5", "another"), "the champion is version 5 by now, and the rungs were held against version 1"),
+        (("2", "of norms"), ""),
+        (None, "the champion is version none by now"),
+        (("1", "not what lies there"), "holds another student than version 1 by now"),
+    ],
+)
+def test_a_champion_is_overtaken_by_others_but_not_by_what_this_refresh_shipped(
+    base: Path, monkeypatch: pytest.MonkeyPatch, stands: Any, expected: str
+) -> None:
+    one = Refresh.quiet(base, "phone", RULES)
+    told = story(tried("norms", "passed"), workspace=decided(base, STANDS))
+    decided(one.folder(told) / "norms", "of norms")
+    monkeypatch.setattr(standing.registry, "champion_of", lambda model, *, uri: stands)
+    found = one.overtaken(told)
+    assert expected in found if expected else not found
+
+
+class Ships(Refresh):
+    """Its exam is sat; what would be registered and served is written down."""
+
+    def __init__(self, base: Path, ask: str = "none", canary: float | None = None, answer: str = "") -> None:
+        self.did: list[str] = []
+        ship = RULES.ship.model_copy(update={"approval": ask, "canary": canary})
+        rules = RULES.model_copy(update={"ship": ship})
+        super().__init__(base, "phone", rules, run_stages=self.stage, approve=self.asked, say=lambda _: None)
+        self.answer, self.by_now = answer, [""]
+
+    def stage(self, place: Path, target: str, until: str) -> None:
+        self.did.append(until)
+
+    def asked(self, told: Story, keep: Any) -> str:
+        self.did.append("asked")
+        return self.answer
+
+    def overtaken(self, told: Story) -> str:
+        return self.by_now.pop(0) if len(self.by_now) > 1 else self.by_now[0]
+
+
+@pytest.fixture
+def appointed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    done = list[str]()
+    monkeypatch.setattr(shipping, "appoint", lambda place, target, why: done.append(why) or "2")
+    return done
+
+
+PASSED = {"exam": judged(True), "data": "d"}
+
+
+def test_what_passed_is_asked_about_registered_and_appointed_in_this_order(base: Path, appointed: list[str]) -> None:
+    one = Ships(base, "ask")
+    opened(one, tried("norms", "passed"), **PASSED)
+    assert one.run().startswith("champion: refresh 1, norms: passes on validation")
+    assert one.did == ["asked", "register"]
+    assert appointed == ["refresh 1, norms: passes on validation"]
+    told = story_file.read(one.place / "0001")
+    assert told.version == "2"
+    assert told.approved is not None
+
+
+def test_a_refresh_that_was_killed_after_a_yes_does_not_ask_again(base: Path, appointed: list[str]) -> None:
+    one = Ships(base, "ask")
+    opened(one, tried("norms", "passed"), **PASSED, approved=datetime.now(UTC))
+    one.run()
+    assert one.did == ["register"]
+    assert appointed
+
+
+@pytest.mark.parametrize("why", ["a person said no", "nobody said yes within 24 h"])
+def test_without_a_yes_nothing_is_registered_and_the_report_says_why(
+    base: Path, appointed: list[str], why: str
+) -> None:
+    one = Ships(base, "ask", answer=why)
+    opened(one, tried("norms", "passed"), **PASSED)
+    assert one.run().startswith(f"refused: {why}; the champion stays")
+    assert (one.did, appointed) == (["asked"], [])
+    assert why in (one.place / "0001/report.md").read_text()
+
+
+@pytest.mark.parametrize("checks", [["version 5"], ["", "version 5"]])
+def test_nothing_ships_over_a_champion_that_it_was_not_held_against(
+    base: Path, appointed: list[str], checks: list[str]
+) -> None:
+    """Neither one that came before the exam nor one that came while a person thought about it."""
+    one = Ships(base, "ask")
+    one.by_now = checks
+    opened(one, tried("norms", "passed"), **PASSED)
+    assert one.run().startswith("superseded: version 5")
+    assert appointed == []
+
+
+@pytest.mark.parametrize(("at", "outcome"), [("champion", "champion"), ("canary", "canary")])
+def test_a_canary_that_went_on_while_the_refresh_was_dead_is_left_as_it_is(
+    base: Path, monkeypatch: pytest.MonkeyPatch, at: str, outcome: str
+) -> None:
+    one = Ships(base, canary=0.1)
+    opened(one, tried("norms", "passed"), **PASSED, version="2")
+    monkeypatch.setattr(shipping, "registered", lambda place, target: "2")
+    monkeypatch.setattr(shipping.registry, "is_at", lambda model, alias, number, *, uri: alias == at)
+    assert one.run().startswith(f"{outcome}: ")  # publishing again would need keys, which are not here
 
 
 def test_a_target_that_is_not_there_names_the_nearest(base: Path) -> None:
@@ -129,12 +321,57 @@ def test_a_target_that_is_not_there_names_the_nearest(base: Path) -> None:
 
 
 def test_without_a_champion_there_is_nothing_to_refresh(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(refreshing.registry, "champion_of", lambda model, *, uri: None)
+    monkeypatch.setattr(standing.registry, "champion_of", lambda model, *, uri: None)
     with pytest.raises(LimbeckError, match="tiny-phone has no champion yet; run the pipeline first: make run"):
         Refresh.quiet(base, "phone", RULES).run()
 
 
 def test_a_champion_of_elsewhere_is_not_refreshed(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(refreshing.registry, "champion_of", lambda model, *, uri: ("3", "elsewhere"))
+    monkeypatch.setattr(standing.registry, "champion_of", lambda model, *, uri: ("3", "elsewhere"))
     with pytest.raises(LimbeckError, match="version 3, the champion of tiny-phone, was made neither in"):
         Refresh.quiet(base, "phone", RULES).run()
+
+
+def looked(reason: str, *, sources: tuple[str, ...] = (), fires: bool = False) -> Any:
+    """As much of a look as decides whether anything is done."""
+    moved = () if not sources else (SimpleNamespace(what="concept"),)
+    report = Report(fires, False, reason, sources, moved, {}, ("a test",), 0.01, 500, 300)  # type: ignore[arg-type]
+    found = object.__new__(Look)
+    for name, value in {"report": report, "labelled": {}, "new_classes": ()}.items():
+        object.__setattr__(found, name, value)
+    return found
+
+
+@pytest.mark.parametrize(("sources", "is_settled"), [((), True), (("labels",), False)])
+def test_a_look_that_found_the_same_is_kept_once_and_what_a_person_must_see_is_looked_at_again(
+    base: Path, monkeypatch: pytest.MonkeyPatch, sources: tuple[str, ...], is_settled: bool
+) -> None:
+    monkeypatch.setattr(refreshing, "_draw", lambda *_: None)
+    monkeypatch.setattr(refreshing, "read_about", lambda folder: SimpleNamespace(digest=folder.name))
+    one, found = Fake(base, {}), looked("because", sources=sources)
+    one.place.mkdir(parents=True)
+    for hour in range(2):
+        one.settle([Path("noon")], found, {"report": {"reason": "because"}}, datetime(2026, 1, 1, hour, tzinfo=UTC))
+    assert len(list(one.place.glob("looks/*.json"))) == 1
+    assert (one.place / "settled.json").exists() == is_settled
+
+
+def test_windows_that_hardly_anybody_labelled_are_named_so_before_anything_is_spent(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = {"noon": 60, "evening": 39}
+    about = {name: SimpleNamespace(counts=SimpleNamespace(labelled=num)) for name, num in counts.items()}
+    monkeypatch.setattr(refreshing, "read_about", lambda folder: about[folder.name])
+    told = Fake(base, {}).few_labels([Path("noon"), Path("evening")])
+    assert told.startswith("only 99 of the new samples are labelled, by people or by a teacher that was sure")
+    counts["night"] = 1
+    about["night"] = SimpleNamespace(counts=SimpleNamespace(labelled=1))
+    assert Fake(base, {}).few_labels([Path(name) for name in counts]) == ""
+
+
+def test_a_request_waits_for_its_turn_with_the_model(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = yaml.safe_load((base / "params.yaml").read_text())
+    meaning = Meaning("smaller", params={"phone": raw})
+    monkeypatch.setattr(requesting, "_meaning", lambda *_: meaning)
+    with turn("tiny-phone"), pytest.raises(Busy, match="tiny-phone is being refreshed already"):
+        requesting.fulfil(base, TaskRequest(new_classes=("a",)), RULES, run_stages=lambda *_: None, say=lambda _: None)

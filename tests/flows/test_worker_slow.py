@@ -93,7 +93,7 @@ def test_no_path_of_this_machine_stands_in_the_deployments() -> None:
     declared = yaml.safe_load((ROOT / "prefect.yaml").read_text())
     assert str(ROOT) not in (ROOT / "prefect.yaml").read_text()
     limits = {entry["name"]: entry.get("concurrency_limit") for entry in declared["deployments"]}
-    assert limits == dict.fromkeys(("compress", "compress-nightly", "renew", "rollout"), 1)
+    assert limits == dict.fromkeys(("compress", "compress-nightly", "search", "renew", "rollout"), 1)
 
 
 def prefect(environment: dict[str, str], *arguments: str) -> None:

@@ -102,7 +102,7 @@ def test_a_contract_that_breaks_refuses(gate_rules: GateRules) -> None:
 def test_without_a_new_labelled_sample_nothing_is_better(gate_rules: GateRules) -> None:
     found = verdict(scored(new=(0, 0, 0)), gate_rules, gain="kept")
     assert refusals(found) == [("min_gain", "validation, new windows")]
-    assert "measured nan" in str(found)
+    assert str(found) == "is refused on validation: no new sample is among those of validation; wait for more"
 
 
 def test_every_window_has_a_row_of_its_own(gate_rules: GateRules) -> None:

@@ -1,3 +1,4 @@
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -5,7 +6,7 @@ import pytest
 from limbeck.errors import DataError
 from limbeck.refresh.story import STORY, every, read
 from limbeck.refresh.telling import line, page
-from tests.refresh.stories import story, tried
+from tests.refresh.stories import NOW, judged, story, tried
 
 
 def test_a_story_comes_back_as_it_was_written(tmp_path: Path) -> None:
@@ -55,3 +56,42 @@ def test_a_page_can_be_shown_at_any_time(tmp_path: Path, outcome: str | None, wo
 
 def test_a_rung_that_waits_says_what_it_will_cost_and_from_what_that_is_known() -> None:
     assert line(tried("distil", "waiting")) == "distil: about 60 s (1 run of this rung)"
+
+
+def test_a_rung_that_was_never_needed_was_not_tried(tmp_path: Path) -> None:
+    told = story(tried("norms", "passed"), tried("distil", "waiting"), outcome="champion", version="2")
+    assert "- distil: not tried" in page(told, tmp_path).markdown()
+
+
+def test_one_window_is_all_that_is_new_and_two_have_a_row_each(tmp_path: Path) -> None:
+    def rows(num: int) -> list[str]:
+        verdict = judged(True)
+        verdict.rows += [{**verdict.rows[0], "name": f"window {number}"} for number in range(1, num + 1)]
+        return [row.cells[0] for row in page(story(tried("norms", "passed"), exam=verdict), tmp_path).rows]
+
+    assert rows(1) == ["test, new"]
+    assert rows(2) == ["test, new", "test, window 1", "test, window 2"]
+
+
+@pytest.mark.parametrize(
+    ("by", "words"),
+    [
+        (("teacher",), "Nobody but the teacher labelled the new samples"),
+        (("teacher", "none"), "Nobody but the teacher labelled the new samples"),
+        (("people", "teacher"), "Some of the new samples were labelled by the teacher alone"),
+        (("both",), "Some of the new samples were labelled by the teacher alone"),
+        (("people",), ""),
+    ],
+)
+def test_a_page_says_whose_right_is_meant(tmp_path: Path, by: tuple[str, ...], words: str) -> None:
+    windows = [{"folder": f"windows/{name}", "digest": name, "labelled_by": name} for name in by]
+    text = page(story(tried("norms", "refused"), windows=windows), tmp_path).markdown()
+    assert words in text
+    assert ("below means what" in text) == bool(words)
+
+
+def test_a_day_counts_what_ended_on_it() -> None:
+    each = tried("norms", "waiting")
+    each.took(40.0, NOW)
+    each.took(2.0, NOW + timedelta(days=1))
+    assert (each.seconds, each.by_day) == (42.0, {"2026-01-02": 40.0, "2026-01-03": 2.0})

@@ -1,10 +1,12 @@
 """docs/refresh.md: its request is one, its commands run."""
 
+import json
 from pathlib import Path
 
 import pytest
 import yaml
 
+from flows.approval import Answer
 from limbeck.refresh.requests import TaskRequest
 from limbeck.refresh.rungs import RUNGS
 from tests.pipeline.clones import Clone, copy_of
@@ -17,6 +19,12 @@ def test_the_request_on_the_page_is_one() -> None:
     assert TaskRequest.model_validate(yaml.safe_load(shown)).new_classes == ("truck",)
 
 
+def test_the_answer_on_the_page_is_one_that_the_form_takes() -> None:
+    (shown,) = [block.text for block in blocks_of("refresh") if block.is_example]
+    said = json.loads(shown.split("-d '")[1].rstrip("'\n"))
+    assert Answer(**said["run_input"]).ship
+
+
 def test_the_table_names_every_rung() -> None:
     assert all(f"| `{rung}` |" in text_of("refresh") for rung in RUNGS)
 
@@ -25,7 +33,7 @@ def test_the_table_names_every_rung() -> None:
 def test_the_commands_of_the_page_run(repeated: Clone, tmp_path: Path) -> None:
     made = copy_of(repeated, tmp_path / "limbeck")
     rotated(made / "new_images.npz", 600, seed=0)
-    (text,) = [block.text for block in blocks_of("refresh") if block.kind == "sh"]
+    (text,) = [block.text for block in blocks_of("refresh") if block.kind == "sh" and not block.is_example]
     said = made.run("bash", "-euxc", text).stdout
     assert "tiny-phone: would refresh: input statistics, " in said
     assert (made / "windows/new_images.dvc").is_file()

@@ -1,0 +1,180 @@
+"""What stands: the champion of one target, the workspace that it was made in, and what that workspace measured."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from flows import environment
+from flows.turns import alone
+from limbeck import ledger
+from limbeck import params as params_file
+from limbeck.atomic import replace
+from limbeck.components import nearest
+from limbeck.data.prepared import read_meta
+from limbeck.edge import manifest as manifest_file
+from limbeck.errors import LimbeckError, ParamsError
+from limbeck.params import ContractParams
+from limbeck.refresh import gate
+from limbeck.refresh.story import Story
+from limbeck.tracking import promotion, registry
+from limbeck.tracking.server import home_of, tracking_uri
+
+
+class Waits(LimbeckError):
+    """A refresh cannot go on now: the day's budget is spent, or nobody has said yes yet. It goes on when it is run again."""
+
+    exit_code = 0
+
+
+class Standing:
+    """One target and its champion.
+
+    Args:
+        base: the workspace of the first champion.
+        target: whose student.
+        threads: of this process, while it scores files.
+
+    Raises:
+        ParamsError: params.yaml or the target is not right.
+
+    """
+
+    def __init__(self, base: Path, target: str, threads: int) -> None:
+        self.base, self.target, self.threads = base, target, threads
+        params = params_file.load(base / "params.yaml")
+        if target not in params.targets:
+            raise ParamsError(f"no target {target!r}; {nearest(target, list(params.targets))}")
+        self.model = f"{params.name}-{target}"
+        self.uri = tracking_uri(params.tracking.uri, base)
+        self.place = place_of(self.model)
+
+    def champion(self) -> tuple[str, Path]:
+        """The version that stands, and the workspace that it was made in.
+
+        Raises:
+            LimbeckError: there is none, or it was made elsewhere.
+
+        """
+        stands = registry.champion_of(self.model, uri=self.uri)
+        if stands is None:
+            raise LimbeckError(f"{self.model} has no champion yet; run the pipeline first: make run.")
+        version, identity = stands
+        made = [self.base, *(place.parent.parent for place in self.place.glob(f"*/*/registry/{self.target}.json"))]
+        for place in made:
+            if self.identity(place) == identity:
+                return version, place
+        raise LimbeckError(
+            f"version {version}, the champion of {self.model}, was made neither in {self.base} nor by a refresh here; a "
+            "refresh starts from its checkpoints. Run it where they are, or `make run` and promote what comes out."
+        )
+
+    def overtaken(self, told: Story) -> str:
+        """Why a story's champion is none to be held against any more; empty while it is, or what passed took its place.
+
+        Raises:
+            TrackingError: the server does not answer or fails.
+
+        """
+        stands = registry.champion_of(self.model, uri=self.uri)
+        version, identity = stands or ("none", "")
+        picked = told.picked
+        if picked and identity and self.identity(self.folder(told) / picked.rung) == identity:
+            return ""
+        if version != told.champion:
+            return (
+                f"the champion is version {version} by now, and the rungs were held against version {told.champion}; "
+                "the next refresh begins anew"
+            )
+        if self.identity(told.workspace) != identity:
+            return (
+                f"{told.workspace} holds another student than version {version} by now, so that nothing can be held "
+                "against that; the next refresh begins anew"
+            )
+        return ""
+
+    def identity(self, place: Path) -> str:
+        """What a workspace decided to register for the target; empty before it did."""
+        decision = place / "registry" / f"{self.target}.json"
+        return str(json.loads(decision.read_text(encoding="utf-8"))["identity"]) if decision.is_file() else ""
+
+    def variant(self, place: Path) -> str:
+        """Which file of the champion ships."""
+        decision: dict[str, str] = json.loads((place / "registry" / f"{self.target}.json").read_text(encoding="utf-8"))
+        return decision["variant"]
+
+    def contract(self, place: Path) -> ContractParams:
+        """What the champion keeps."""
+        return params_file.load(place / "params.yaml").targets[self.target].contract
+
+    def learned(self, place: Path) -> set[str]:
+        """Digests of the windows that the champion of a workspace, or one before it, has learned from."""
+        source = yaml.safe_load((place / "params.yaml").read_text(encoding="utf-8"))["data"]["source"]
+        if source["use"] != "windows":
+            return set()
+        own = {window.digest for window in read_meta(place / "data").windows}
+        return own | self.learned((place / source["base"]).parent)
+
+    def measured(self, place: Path) -> tuple[Any, Any, Any]:
+        """Manifest, quality.json and latency.json of a workspace's target."""
+        metrics = place / "metrics" / self.target
+        figures = [
+            json.loads((metrics / f"{name}.json").read_text(encoding="utf-8")) for name in ("quality", "latency")
+        ]
+        return manifest_file.read(place / "export" / self.target), figures[0], figures[1]
+
+    def scored(self, told: Story, place: Path, variant: str, split: Any) -> gate.Scored:
+        """The champion's file and a challenger's on a split of the challenger's data."""
+        champion = told.workspace / "export" / self.target / f"{self.variant(told.workspace)}.onnx"
+        challenger = place / "export" / self.target / f"{variant}.onnx"
+        metric = params_file.load(place / "params.yaml").metric
+        return gate.score(champion, challenger, place / "data", split, metric, threads=self.threads)
+
+    def folder(self, told: Story) -> Path:
+        """Where a story lies."""
+        made = self.place / f"{told.number:04d}"
+        made.mkdir(parents=True, exist_ok=True)
+        return made
+
+
+def place_of(model: str) -> Path:
+    """Where the refreshes of a model lie."""
+    return environment.ROOT / "work/refresh" / model
+
+
+@contextmanager
+def turn(model: str) -> Iterator[None]:
+    """Alone with a model.
+
+    Raises:
+        Busy: somebody else refreshes it.
+
+    """
+    with alone(place_of(model), f"{model} is being refreshed already; two refreshes of a model never overlap."):
+        yield
+
+
+def registered(place: Path, target: str) -> str:
+    """The version that a workspace registered for a target."""
+    params = params_file.load(place / "params.yaml")
+    decision = json.loads((place / "registry" / f"{target}.json").read_text(encoding="utf-8"))
+    uri = tracking_uri(params.tracking.uri, place)
+    return registry.version_of(f"{params.name}-{target}", decision["identity"], decision["variant"], uri=uri)
+
+
+def appoint(place: Path, target: str, why: str) -> str:
+    """Make what a workspace registered the champion; its version."""
+    params, version = params_file.load(place / "params.yaml"), registered(place, target)
+    uri = tracking_uri(params.tracking.uri, place)
+    promotion.appoint(f"{params.name}-{target}", version, why, uri=uri, ledger_file=home_of(place) / ledger.NAME)
+    return version
+
+
+def keep(path: Path, text: str) -> None:
+    """Write a file, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replace(path) as partial:
+        partial.write_text(text, encoding="utf-8")

@@ -1,0 +1,95 @@
+"""The search as a flow, with trials that answer at once; real ones are in tests/pipeline/test_search.py."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import yaml
+
+from flows import environment
+from flows.search import Search, TrialFailed
+from flows.searching import markdown, rows, search
+from flows.space import Space
+from flows.turns import Busy, alone
+from limbeck.errors import LimbeckError
+from tests.conftest import ROOT, TINY
+
+SPACE = Space.model_validate({"choose": {"student.model.width": [4, 8], "prune.ratio": {"low": 0.2, "high": 0.6}}})
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project in which a wide student is better and larger, and what is cut a lot fails."""
+
+    def measure(self: Search, number: int, values: dict[str, Any]) -> tuple[float, float, float]:
+        width, ratio = values["student.model.width"], values["prune.ratio"]
+        if ratio > 0.55:
+            raise TrialFailed("diverged")
+        return 0.8 + width / 100, width * 1000 * (1 - ratio), 0.1 * width
+
+    in_memory = partial(optuna.create_study, storage=None)
+    monkeypatch.setattr(Search, "measure", measure)
+    monkeypatch.setattr("flows.search.optuna.create_study", lambda storage, **more: in_memory(**more))
+    monkeypatch.setattr("flows.search.png", lambda _: b"")
+    monkeypatch.setattr("flows.search.draw_front", lambda _: None)
+    monkeypatch.setattr(environment, "ROOT", tmp_path)
+    (tmp_path / "params.yaml").write_text(TINY.read_text())
+    (tmp_path / "space.yaml").write_text(yaml.safe_dump(SPACE.model_dump()))
+    return tmp_path
+
+
+def made(home: Path, said: list[str]) -> Search:
+    return Search(home, "sensor", SPACE, "random", 0, say=said.append)
+
+
+def test_every_trial_is_shown_when_it_ends_and_the_front_of_them_stands_first(home: Path) -> None:
+    said, shown = list[str](), list[int]()
+    found = made(home, said)
+    found.run(6, None, after=lambda: shown.append(len(found.ended())))
+    assert shown == [1, 2, 3, 4, 5, 6]
+    assert [line.split(":")[0] for line in said] == [f"trial {number}" for number in range(6)]
+    table = rows(found)
+    assert sorted(row["trial"] for row in table) == [row["trial"] for row in found.rows()]
+    assert [row["front"] for row in table] == sorted((row["front"] for row in table), reverse=True)
+    text = markdown(found)
+    assert "| trial | student.model.width | prune.ratio | validation % | bytes | p50 ms |" in text
+    assert sum(line.startswith("| ") for line in text.splitlines()) == 1 + len(found.front())
+    assert f"work/search/tiny-sensor-random/front.png](file://{home}/work/search/" in text
+
+
+def test_a_search_that_runs_is_not_run_again_beside_itself(home: Path) -> None:
+    found = made(home, [])
+    with alone(found.folder, "mine"), pytest.raises(Busy, match="tiny-sensor-random is searched already"):
+        found.run(1, None)
+
+
+def test_a_search_of_which_nothing_came_through_has_no_front(home: Path) -> None:
+    with pytest.raises(LimbeckError, match="none of 0 trials came through"):
+        made(home, []).front()
+
+
+def test_the_deployment_leaves_open_what_is_searched() -> None:
+    deployments = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+    (found,) = [each for each in deployments if each["name"] == "search"]
+    assert found["entrypoint"] == "flows/searching.py:search"
+    assert found["parameters"] == {}
+    assert "schedules" not in found
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("prefect_server")
+def test_a_run_shows_its_trials_and_its_front_in_prefect(home: Path) -> None:
+    from prefect.artifacts import Artifact
+
+    state = search("sensor", folder=home, knobs=Path("space.yaml"), trials=6, sampler="random", return_state=True)
+    assert "trials are the front; work/search/tiny-sensor-random/front.json" in str(state.message)
+    trials, front = (Artifact.get(f"search-tiny-sensor-random-{name}") for name in ("trials", "front"))
+    assert trials is not None
+    assert front is not None
+    assert '"validation %"' in str(trials.data)
+    assert "Take one over" in str(front.data)
+    refused = search("sensr", folder=home, knobs=Path("space.yaml"), return_state=True)
+    assert refused.is_failed()
+    assert "no target 'sensr'" in str(refused.message)
