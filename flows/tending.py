@@ -40,6 +40,9 @@ ENDS = {
     StateType.RUNNING: StateType.CRASHED,
     StateType.CANCELLING: StateType.CANCELLED,
 }
+SETTLED = timedelta(seconds=10)
+"""A worker may call one death Crashed twice; what is Scheduled in between crashes anew."""
+
 LOST = "Nothing was heard of it for {:.0f} s: its process is gone."
 AGAIN = "AwaitingRetry"
 
@@ -82,7 +85,7 @@ class Tender:
             if max(self.began, run.state.timestamp) < since and not self._beats(run, since):
                 self._set(run, State(type=ENDS[run.state.type], message=LOST.format(self.lost.total_seconds())))
         for run in self._read(StateType.CRASHED):
-            if run.id not in self._left and run.state and run.state.timestamp > self.clock() - RECENT:
+            if run.id not in self._left and run.state and SETTLED < self.clock() - run.state.timestamp < RECENT:
                 if self._crashes(run) < TRIES:
                     self._set(run, State(type=StateType.SCHEDULED, name=AGAIN, message="Its process was gone."))
                 else:

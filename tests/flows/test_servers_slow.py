@@ -75,3 +75,4 @@ def test_a_flow_outlives_its_worker_and_a_worker_its_flow(project: Project, tmp_
         assert [run["run_count"] for run in running.runs("COMPLETED")] == [1, 2]
         assert order(folder)[2:] == ["begin a", "begin a", "end a"]
         running.wait_for(lambda: is_idle(running))
+        assert (folder / ".limbeck/logs/listener.log").read_text().count("AwaitingRetry") == 1

@@ -84,6 +84,8 @@ def test_a_silent_run_is_called_crashed_and_tried_again(
     assert server.history[run][-1].type == state
     server.later(1)
     tender.look()
+    server.later(11)
+    tender.look()
     assert [found.name for found in server.history[run][1:]] == ["Crashed", "AwaitingRetry"]
     assert "Nothing was heard of it for 120 s" in said[0]
 
@@ -107,17 +109,27 @@ def test_after_a_restart_living_runs_have_time_to_speak(server: Server, said: li
     assert server.state(run) == "Running"
     server.later(LOST_S + 1)
     tender.look()
-    assert server.state(run) == "AwaitingRetry"
+    assert server.state(run) == "Crashed"
 
 
 def test_what_kills_its_process_every_time_does_so_a_few_times_only(server: Server, tender: Tender) -> None:
     run = server.begin(StateType.RUNNING, StateType.CRASHED)
     for _ in range(10):
+        server.later(11)
         tender.look()
         if server.state(run) == "AwaitingRetry":
             server.set_flow_run_state(run, State(type=StateType.CRASHED))
     assert sum(found.type == StateType.CRASHED for found in server.history[run]) == TRIES
     assert server.state(run) == "Crashed"
+
+
+def test_a_death_may_be_told_twice_before_it_is_answered(server: Server, tender: Tender) -> None:
+    run = server.begin(StateType.RUNNING, StateType.CRASHED)
+    tender.look()
+    assert server.state(run) == "Crashed"
+    server.later(11)
+    tender.look()
+    assert server.state(run) == "AwaitingRetry"
 
 
 def test_a_cancelled_run_whose_process_is_gone_stays_cancelled(server: Server, tender: Tender) -> None:
