@@ -10,7 +10,7 @@ two runs at once.
 """
 
 from datetime import timedelta
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import (
@@ -20,7 +20,8 @@ from prefect.client.schemas.filters import (
     WorkPoolFilter,
     WorkPoolFilterName,
 )
-from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.client.schemas.sorting import FlowRunSort
 from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
@@ -30,8 +31,12 @@ from flows.announcing import announce
 TRIES = 3
 """How often one run is begun, at most: what kills its process every time shall not do so for ever."""
 
+LOST = "Nothing was heard of it for too long: its process is gone."
+
 FOUND = "limbeck.flow-run.found"
 """The event that has a run watched which was already there when its server started."""
+
+AGAIN = "AwaitingRetry"
 
 OF_DEPLOYMENTS = ResourceSpecification.model_validate({"prefect.resource.role": "deployment"})
 ONE_DAY = timedelta(days=1)
@@ -58,11 +63,7 @@ def automations(lost_s: float) -> tuple[AutomationCore, ...]:
                 threshold=1,
                 within=timedelta(seconds=lost_s),
             ),
-            actions=[
-                ChangeFlowRunState(
-                    state=StateType.CRASHED, message=f"Nothing was heard of it for {lost_s:g} s: its process is gone."
-                )
-            ],
+            actions=[ChangeFlowRunState(state=StateType.CRASHED, message=LOST)],
         ),
         _again("limbeck: again", [str(count) for count in range(1, TRIES)], within=timedelta(0)),
         # What ends before it has begun is not counted by Prefect, so a limit is set by time.
@@ -87,7 +88,7 @@ def _again(name: str, run_counts: list[str], within: timedelta) -> AutomationCor
             threshold=1,
             within=within,
         ),
-        actions=[ChangeFlowRunState(name="AwaitingRetry", state=StateType.SCHEDULED, message="Its process was gone.")],
+        actions=[ChangeFlowRunState(name=AGAIN, state=StateType.SCHEDULED, message="Its process was gone.")],
     )
 
 
@@ -117,17 +118,12 @@ def _content(automation: AutomationCore) -> dict[str, object]:
     return AutomationCore.model_validate(automation.model_dump()).model_dump()
 
 
-def watch_what_runs(client: SyncPrefectClient, pool: str) -> list[UUID]:
-    """Have every run of a pool watched that is Pending or Running now.
+def go_on(client: SyncPrefectClient, pool: str) -> None:
+    """See to what a pool's runs were in the middle of when their server stopped; for a server that has just started.
 
-    A server forgets during a long stop whom it waited for.
+    It forgets during a long stop for whom it waited, and while it starts it calls a run Crashed before it listens to that.
     """
-    states = FlowRunFilterStateType(any_=[StateType.PENDING, StateType.RUNNING])
-    runs = client.read_flow_runs(
-        flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=states)),
-        work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[pool])),
-    )
-    for run in runs:
+    for run in _read(client, pool, StateType.PENDING, StateType.RUNNING):
         announce(
             client,
             FOUND,
@@ -138,4 +134,15 @@ def watch_what_runs(client: SyncPrefectClient, pool: str) -> list[UUID]:
             },
             id=uuid4(),
         )
-    return [run.id for run in runs]
+    for run in _read(client, pool, StateType.CRASHED):
+        if run.state and run.state.message == LOST and run.run_count < TRIES:
+            client.set_flow_run_state(run.id, State(type=StateType.SCHEDULED, name=AGAIN, message=LOST))
+
+
+def _read(client: SyncPrefectClient, pool: str, *states: StateType) -> list[FlowRun]:
+    """A pool's runs that are in one of these states."""
+    return client.read_flow_runs(
+        flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(states)))),
+        work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[pool])),
+        sort=FlowRunSort.START_TIME_DESC,
+    )

@@ -40,7 +40,7 @@ def main(
             make_pool(client)
             prefect("deploy", "--all")
             automations.create(client, automations.automations(lost_s))
-            automations.watch_what_runs(client, POOL)
+            automations.go_on(client, POOL)
         if hook:
             webhooks.register(os.environ["MLFLOW_TRACKING_URI"], hook, webhooks.secret())
     except subprocess.CalledProcessError as error:

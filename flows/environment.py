@@ -31,6 +31,7 @@ QUIET_S = 10.0
 """What lies in a drop folder has landed when it did not change for so long."""
 
 HOOK_PORT = 4300
+HOOK_ROUTE = "/registry"
 """Where the registry's webhook calls, on loopback."""
 
 HEARTBEAT_S = 30

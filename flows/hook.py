@@ -5,10 +5,10 @@ import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from flows.environment import HOOK_ROUTE
 from limbeck.errors import WebhookError
 from limbeck.tracking.webhooks import FRESH_S, Change, read
 
-ROUTE = "/registry"
 MAX_BYTES = 64 * 1024
 SLOW_S = 10.0
 
@@ -65,7 +65,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         """Answer 200 to what was handed on, 401 to what the registry did not send, 503 to what shall come again."""
         length = self.headers.get("Content-Length", "")
-        if self.path != ROUTE:
+        if self.path != HOOK_ROUTE:
             return self._refuse(404, "no such address")
         if not length.isdecimal():
             return self._refuse(411, "no length")

@@ -22,8 +22,8 @@ import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
 
 from flows.announcing import announce
-from flows.environment import DROP, HOOK_PORT, QUIET_S, ROOT
-from flows.hook import ROUTE, Hook
+from flows.environment import DROP, HOOK_PORT, HOOK_ROUTE, QUIET_S, ROOT
+from flows.hook import Hook
 from flows.landing import Drop, Landed
 from limbeck.errors import LimbeckError
 from limbeck.tracking import webhooks
@@ -52,7 +52,7 @@ def main(
             except (LimbeckError, OSError) as error:
                 raise SystemExit(f"No webhook on port {port}: {error}") from None
             threading.Thread(target=hook.serve_forever, name="hook", daemon=True).start()
-            _say(f"The registry's webhook: http://{LOOPBACK}:{hook.server_port}{ROUTE}")
+            _say(f"The registry's webhook: http://{LOOPBACK}:{hook.server_port}{HOOK_ROUTE}")
         else:
             _say(f"No {webhooks.SECRET}, so no webhook.")
         drops: dict[Path, Drop] = {}

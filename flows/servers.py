@@ -153,7 +153,9 @@ def main(
     mlflow_port: Annotated[int, typer.Option(help="Port of MLflow's pages.")] = 5000,
     prefect_port: Annotated[int, typer.Option(help="Port of Prefect's pages.")] = 4200,
     worker: Annotated[bool, typer.Option("--worker", help="Deploy prefect.yaml, and do what is due.")] = False,
-    folder: Annotated[Path | None, typer.Option(help="Whose registry is shown. [default: the project's]")] = None,
+    folder: Annotated[
+        Path | None, typer.Option(help="Whose registry and drop folder. [default: the project's, work/*]")
+    ] = None,
     hook_port: Annotated[int, typer.Option(help="Where the registry's webhook calls.")] = environment.HOOK_PORT,
     lost_s: Annotated[
         float, typer.Option(min=40, help="A run that says nothing for so long is tried again.")
@@ -180,7 +182,10 @@ def main(
                 programs.until(lambda: _answers(f"{api}/health"), "prefect")
                 programs.until(lambda: probe(mlflow), "mlflow")
                 forget(mlflow)
-                start_work(programs, variables, hook_port if hooked else None, lost_s, quiet_s)
+                start_work(
+                    programs, variables, folder=folder, hook_port=hook_port if hooked else None, lost_s=lost_s,
+                    quiet_s=quiet_s,
+                )  # fmt: skip
             while True:
                 programs.look()
                 time.sleep(LOOK_S)
@@ -218,27 +223,49 @@ def start_mlflow(programs: Programs, place: Path, uri: str, port: int, *, hooked
 
 
 def start_work(
-    programs: Programs, variables: Mapping[str, str], hook_port: int | None, lost_s: float, quiet_s: float
-) -> None:
-    """Deploy, then start the worker and the listener."""
-    hook = ["--hook", f"http://{LOOPBACK}:{hook_port}/registry"] if hook_port else []
+    programs: Programs, variables: Mapping[str, str], *, folder: Path | None, hook_port: int | None, lost_s: float,
+    quiet_s: float,
+) -> None:  # fmt: skip
+    """Deploy, then start the listener and the worker.
+
+    Args:
+        programs: that they join.
+        variables: with the addresses of both servers.
+        folder: whose drop folder is watched; the project's and its workspaces' when empty.
+        hook_port: where the registry's webhook calls; none, and there is no webhook.
+        lost_s: see `flows.automations`.
+        quiet_s: see `flows.landing`.
+
+    """
+    hook = ["--hook", f"http://{LOOPBACK}:{hook_port}{environment.HOOK_ROUTE}"] if hook_port else []
     programs.once("deploy", ["flows.deploy", "--lost-s", str(lost_s), *hook], variables)
-    programs.work(
-        "listener",
-        ["flows.listen", "--quiet-s", str(quiet_s), *(["--port", str(hook_port)] if hook_port else [])],
-        variables,
-    )
+    port = ["--port", str(hook_port)] if hook_port else []
+    place = ["--folder", str(folder.resolve())] if folder else []
+    programs.work("listener", ["flows.listen", "--quiet-s", str(quiet_s), *port, *place], variables)
     pool = ["--pool", environment.POOL, "--type", "process"]
     programs.work("worker", ["prefect", "worker", "start", *pool], _without_secret(variables))
-    print(f"Worker   of the pool {environment.POOL}: does what prefect.yaml says", flush=True)
-    print(f"Listener for data in {environment.DROP}/" + (", and the registry" if hook_port else ""), flush=True)
+    print(f"Worker   of the pool {environment.POOL}, does what prefect.yaml says", flush=True)
+    print(f"Listener for data in {environment.DROP}/{' and for the registry' if hook_port else ''}", flush=True)
 
 
 def mlflow_command(place: Path, port: int) -> list[str]:
     """MLflow over a workspace's database: runs lie where they lie without a server, what devices fetch in mlartifacts."""
     artifacts = ["--default-artifact-root", (place / "mlruns").absolute().as_uri()]
     proxied = ["--artifacts-destination", str((place / "mlartifacts").absolute())]
-    return [sys.executable, "-m", "mlflow", "server", "--host", LOOPBACK, "--port", str(port), "--workers", "1", *artifacts, *proxied]
+    return [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "server",
+        "--host",
+        LOOPBACK,
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+        *artifacts,
+        *proxied,
+    ]
 
 
 def _without_secret(variables: Mapping[str, str] = os.environ) -> dict[str, str]:

@@ -78,6 +78,11 @@ class Up:
                     found.append(process)
         return found
 
+    def announced(self, entry: str) -> bool:
+        """Whether the listener told of an entry in the drop folder."""
+        file = self.home / ".limbeck/landed.json"
+        return file.exists() and entry in json.loads(file.read_text())
+
     def prefect(self, *arguments: str) -> None:
         prefect(self.environment, *arguments)
 
