@@ -36,6 +36,7 @@ class Up:
             "PREFECT_API_URL": f"http://127.0.0.1:{self.ports['prefect']}/api",
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "PREFECT_CLI_PROMPT": "false",
+            "PREFECT_SERVER_SERVICES_SCHEDULER_ENABLED": "false",  # no hour is near enough to disturb a test
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
             **more,
         }
