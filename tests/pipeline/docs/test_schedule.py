@@ -14,7 +14,7 @@ from flows import deploy, listen, servers
 from flows.landing import Landed
 from limbeck.tracking.webhooks import ACTIONS, Change
 from tests.conftest import ROOT
-from tests.flows.conftest import Project
+from tests.flows.conftest import make_project
 from tests.flows.serving import up
 from tests.pipeline.docs.pages import blocks_of, text_of
 
@@ -78,8 +78,8 @@ def test_options_that_the_page_names_exist() -> None:
 
 
 @pytest.mark.slow
-def test_the_commands_of_the_page_run(project: Project, tmp_path: Path) -> None:
-    folder = project({"a": {}})
+def test_the_commands_of_the_page_run(tmp_path: Path) -> None:
+    folder = make_project(tmp_path, {"a": {}})
     (tmp_path / "home/tonight").mkdir(parents=True)
     (tmp_path / "home/tonight/x.npy").write_bytes(b"1")
     with up(folder) as running:
