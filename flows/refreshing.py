@@ -111,8 +111,15 @@ class Refresh:
                 ) from None
             yield
 
-    def run(self, request: TaskRequest | None = None, *, dry: bool = False) -> str:
-        """Do what there is to do; what became of it, in a line.
+    def run(
+        self, request: TaskRequest | None = None, *, standing: tuple[str, ...] = (), dry: bool = False
+    ) -> str:  # fmt: skip
+        """Do what there is to do, what was begun before first; what became of it, in a line each.
+
+        Args:
+            request: for new classes, which have to be there.
+            standing: new classes that may be learned as soon as windows bring enough of them.
+            dry: say what would be done.
 
         Raises:
             Busy: see `turn`.
@@ -122,20 +129,29 @@ class Refresh:
 
         """
         with self.turn():
-            told = story.every(self.place)
+            told, ended = story.every(self.place), list[str]()
             if told and told[-1].outcome is None:
                 self.say(f"refresh {told[-1].number} of {self.model} goes on")
-                return self.climb(told[-1], dry=dry)
-            found = self.begin(told, request, dry=dry)
-            return found if isinstance(found, str) else self.climb(found, dry=dry)
+                try:
+                    ended.append(self.climb(told[-1], dry=dry))
+                except ContractBroken as error:
+                    ended.append(str(error))
+                if dry:
+                    return ended[0]
+            found = self.begin(told, request, standing, dry=dry)  # what landed meanwhile has no other run than this
+            return "\n".join([*ended, found if isinstance(found, str) else self.climb(found, dry=dry)])
 
     # What arrived, and whether it calls for anything.
 
-    def begin(self, told: Sequence[Story], request: TaskRequest | None, *, dry: bool) -> Story | str:
+    def begin(
+        self, told: Sequence[Story], request: TaskRequest | None, standing: tuple[str, ...] = (), *, dry: bool
+    ) -> Story | str:  # fmt: skip
         """Take in what landed, look at it, and open a story where that, or a request, calls for one."""
         version, place = self.champion()
         champion = Champion.of(place, self.target)
-        wanted = request.new_classes if request and request.new_classes else ()
+        known = read_meta(champion.data).classes
+        standing = tuple(name for name in standing if name not in known)
+        wanted = (*(request.new_classes if request and request.new_classes else ()), *standing)
         windows.take(
             self.base, self.base / self.rules.drop, champion.data, champion.teacher.folder, self.rules.windows,
             uploads=self.uploads, requested=wanted, say=self.say,
@@ -154,7 +170,12 @@ class Refresh:
         )  # fmt: skip
         for told_line in looked.report.lines():
             self.say(told_line)
-        meaning = self.meaning(request, place, looked.labelled)
+        meaning = self.meaning(
+            request or requests.ready(standing, looked.labelled, self.rules.requests), place, looked.labelled
+        )
+        for name in set(standing) - set(meaning.new_classes if meaning else ()):
+            enough = self.rules.requests.min_class_samples
+            self.say(f"{name} waits: people labelled {looked.labelled.get(name, 0)} samples of it, expected {enough}")
         seen = {
             "report": looked.report.to_json(),
             "estimate": asdict(looked.estimate),
@@ -164,6 +185,9 @@ class Refresh:
             if not dry:
                 self.settle(pending, looked, seen, now)
             return f"no action: {looked.report.reason}"
+        why = meaning.why if meaning else looked.report.reason
+        if told and told[-1].has_answered(version, {read_about(folder).digest for folder in pending}, why):
+            return f"refresh {told[-1].number} had the same windows ({told[-1].outcome}: {told[-1].why}): waits for others"
         situation = Situation(
             base=yaml.safe_load((place / "params.yaml").read_text(encoding="utf-8")),
             target=self.target,
@@ -171,7 +195,7 @@ class Refresh:
             windows=tuple(pending),
             rules=self.rules.ladder,
             feedback=looked.feedback,
-            new_classes=meaning.new_classes if meaning else (),
+            new_classes=tuple(dict.fromkeys((*(meaning.new_classes if meaning else ()), *looked.new_classes))),
         )
         steps = rungs.ladder(
             situation, start=meaning.start.get(self.target) if meaning else None, why=meaning.why if meaning else ""
@@ -179,8 +203,8 @@ class Refresh:
         past = [spent for each in told for spent in each.spent()]
         opened = Story(
             model=self.model, target=self.target, number=len(told) + 1, began=now, champion=version, workspace=place,
-            windows=[self.source(folder) for folder in pending], asked=meaning.why if meaning else looked.report.reason,
-            looked=seen, tries=[self.planned(step, champion, pending, past) for step in steps],
+            windows=[self.source(folder) for folder in pending], asked=why, looked=seen,
+            tries=[self.planned(step, champion, pending, past) for step in steps],
         )  # fmt: skip
         for step in steps:
             if step.params is not None and not dry:
@@ -244,7 +268,7 @@ class Refresh:
         at.parent.mkdir(exist_ok=True)
         _draw(at.with_suffix(".png"), looked)
         write_json(at.with_suffix(".json"), {"windows": [folder.name for folder in pending], **seen})
-        if looked.is_judged:
+        if looked.is_judged and not looked.new_classes:  # those may become enough of a class that was asked for
             digests = [read_about(folder).digest for folder in pending]
             write_json(self.settled, [*_read(self.settled, []), *digests])
 
@@ -256,6 +280,16 @@ class Refresh:
         return requests.for_classes(
             request.new_classes, base, known=read_meta(place / "data").classes, labelled=labelled, rules=self.rules.requests
         )  # fmt: skip
+
+    def knows(self, classes: Sequence[str]) -> bool:
+        """Whether the champion answers these classes.
+
+        Raises:
+            LimbeckError: see `champion`.
+
+        """
+        _, place = self.champion()
+        return set(classes) <= set(read_meta(place / "data").classes)
 
     def source(self, folder: Path) -> Source:
         """A window as a story names it."""
@@ -403,6 +437,19 @@ class Refresh:
         told.write(folder)
         page(told, folder).write(folder, "report")
         return f"{outcome}: {why}; see {(folder / 'report.html').relative_to(environment.ROOT)}"
+
+
+def made_in(model: str) -> tuple[Path, str] | None:
+    """The workspace and target of a registered model: of the project, or of one in work/; None: of neither."""
+    for file in (environment.ROOT / "params.yaml", *sorted(environment.ROOT.glob("work/*/params.yaml"))):
+        try:
+            params = params_file.load(file)
+        except ParamsError:  # not ours to judge here
+            continue
+        for target in params.targets:
+            if f"{params.name}-{target}" == model:
+                return file.parent, target
+    return None
 
 
 def registered(place: Path, target: str) -> str:

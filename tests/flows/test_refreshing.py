@@ -9,7 +9,7 @@ import pytest
 
 from flows import environment, refreshing
 from flows.refreshing import Busy, Refresh, Waits
-from limbeck.errors import LimbeckError, ParamsError
+from limbeck.errors import ContractBroken, LimbeckError, ParamsError
 from limbeck.refresh import rules as rules_file
 from limbeck.refresh import story as story_file
 from limbeck.refresh.story import Story, Try
@@ -26,9 +26,13 @@ class Fake(Refresh):
         self.said: list[str] = []
         super().__init__(base, "phone", rules, run_stages=self.never, approve=lambda _: True, say=self.said.append)
         self.ends, self.ran, self.shipped = ends, [], []
+        self.exam: str | None = None
 
     def never(self, *_: Any) -> None:
         raise AssertionError("no stage is to run")
+
+    def begin(self, told: Any, request: Any, standing: Any = (), *, dry: bool) -> str:
+        return "no new window: nothing to do"
 
     def try_rung(self, told: Story, each: Try) -> None:
         self.check_budget(each)
@@ -39,6 +43,9 @@ class Fake(Refresh):
 
     def ship(self, told: Story, rung: Any) -> str:
         self.shipped.append(rung)
+        if self.exam:
+            self.end(told, "refused", self.exam)
+            raise ContractBroken(self.exam)
         return self.end(told, "champion", "better")
 
 
@@ -86,6 +93,27 @@ def test_one_that_was_cut_off_after_its_gate_ships_without_running_a_rung_again(
     opened(one, tried("recalibrate", "passed"), tried("norms", "waiting"))
     one.run()
     assert (one.ran, one.shipped) == ([], ["recalibrate"])
+
+
+def test_what_landed_while_one_was_open_is_looked_at_once_that_has_ended(base: Path) -> None:
+    one = Fake(base, {})
+    opened(one, tried("recalibrate", "passed"))
+    assert one.run().splitlines()[1:] == ["no new window: nothing to do"]
+    other = Fake(base, {})
+    other.exam = "fails the exam"
+    opened(other, tried("recalibrate", "passed"))
+    assert other.run().splitlines() == ["fails the exam", "no new window: nothing to do"]
+
+
+def test_a_model_is_found_in_the_workspace_that_makes_it(base: Path) -> None:
+    own = base / "work/fashion/params.yaml"
+    own.parent.mkdir(parents=True)
+    own.write_text(TINY.read_text().replace("name: tiny", "name: fashion"))
+    (base / "work/broken").mkdir()
+    (base / "work/broken/params.yaml").write_text("name: []")
+    assert refreshing.made_in("tiny-sensor") == (base, "sensor")
+    assert refreshing.made_in("fashion-phone") == (own.parent, "phone")
+    assert refreshing.made_in("somebody-elses") is None
 
 
 def test_a_rung_that_would_not_end_within_the_days_budget_waits(base: Path) -> None:

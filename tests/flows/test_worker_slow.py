@@ -89,7 +89,7 @@ def test_no_path_of_this_machine_stands_in_the_deployments() -> None:
     declared = yaml.safe_load((ROOT / "prefect.yaml").read_text())
     assert str(ROOT) not in (ROOT / "prefect.yaml").read_text()
     limits = {entry["name"]: entry.get("concurrency_limit") for entry in declared["deployments"]}
-    assert limits == dict.fromkeys(("compress", "compress-nightly", "renew", "rollout"), 1)
+    assert limits == dict.fromkeys(("compress", "compress-nightly", "refresh", "renew", "rollout"), 1)
 
 
 def completed(environment: dict[str, str]) -> list[dict[str, Any]]:

@@ -55,3 +55,13 @@ def test_a_page_can_be_shown_at_any_time(tmp_path: Path, outcome: str | None, wo
 
 def test_a_rung_that_waits_says_what_it_will_cost_and_from_what_that_is_known() -> None:
     assert line(tried("distil", "waiting")) == "distil: about 60 s (1 run of this rung)"
+
+
+def test_one_that_ended_on_these_very_windows_is_not_tried_again_unless_a_rung_broke() -> None:
+    same = ("1", {"d"}, "input statistics moved")
+    refused = story(tried("norms", "refused"), outcome="failed")
+    assert refused.has_answered(*same)
+    assert not story(tried("norms", "waiting")).has_answered(*same), "it is not over"
+    assert not story(tried("norms", "failed"), outcome="failed").has_answered(*same), "a full disk, say"
+    for other in (("2", *same[1:]), ("1", {"d", "e"}, same[2]), (*same[:2], "new classes truck")):
+        assert not refused.has_answered(*other)
