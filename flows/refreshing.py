@@ -152,14 +152,15 @@ class Refresh:
         known = read_meta(champion.data).classes
         standing = tuple(name for name in standing if name not in known)
         wanted = (*(request.new_classes if request and request.new_classes else ()), *standing)
-        windows.take(
+        aside = windows.take(
             self.base, self.base / self.rules.drop, champion.data, champion.teacher.folder, self.rules.windows,
             uploads=self.uploads, requested=wanted, say=self.say,
         )  # fmt: skip
         settled = set(_read(self.settled, []))
         pending = windows.pending(self.base, settled | self.learned(place))
         if not pending:
-            return "no new window: nothing to do"
+            told_aside = f"; set aside: {', '.join(aside)} (limbeck windows list)" if aside else ""
+            return f"no new window: nothing to do{told_aside}"
         from limbeck.refresh.looking import look
 
         now = datetime.now(UTC)
@@ -187,7 +188,9 @@ class Refresh:
             return f"no action: {looked.report.reason}"
         why = meaning.why if meaning else looked.report.reason
         if told and told[-1].has_answered(version, {read_about(folder).digest for folder in pending}, why):
-            return f"refresh {told[-1].number} had the same windows ({told[-1].outcome}: {told[-1].why}): waits for others"
+            return (
+                f"refresh {told[-1].number} had the same windows ({told[-1].outcome}: {told[-1].why}): waits for others"
+            )
         situation = Situation(
             base=yaml.safe_load((place / "params.yaml").read_text(encoding="utf-8")),
             target=self.target,

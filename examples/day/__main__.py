@@ -1,7 +1,7 @@
 """`python -m examples.day`: a day in minutes, its story in work/day/day.html.
 
     morning   digits land as ever                        nothing is done
-    noon      the camera was turned                      the cheapest rung that passes the gate repairs it
+    noon      the light glares                           the cheapest rung that passes the gate repairs it
     evening   a 9, which nobody knew, and a request      the teacher learns it, then the student, and both keep the others
 
 The script lets data land and looks on. What is done about it, the worker of `make up` does.
@@ -18,7 +18,7 @@ import typer
 
 from examples.day import life
 from examples.day.telling import Part, page
-from examples.day.world import DEGREES, NEW, Digits, World, world
+from examples.day.world import GLARE, NEW, Digits, World, world
 from flows import environment
 from limbeck.data.prepared import read
 from limbeck.errors import LimbeckError
@@ -28,12 +28,12 @@ def main(
     folder: Annotated[Path, typer.Option(help="Where the day is lived.")] = environment.ROOT / "work/day",
     lost_s: Annotated[float, typer.Option(min=40, help="As of `make up`.")] = environment.LOST_S,
 ) -> None:
-    """Live a day: a quiet morning, a turned camera at noon, a new class in the evening."""
+    """Live a day: a quiet morning, glaring light at noon, a new class in the evening."""
     try:
         day, place = world(), folder.resolve()
         life.make(place, day.base)
         with life.services(place, lost_s=lost_s) as services:
-            print("The champion with which the day begins is made.", flush=True)
+            print("The worker makes the champion with which the day begins.", flush=True)
             services.run("compress/compress", folder=str(place))
             print(f"See {live(services, day)}")
     except LimbeckError as error:
@@ -46,10 +46,9 @@ def live(services: life.Services, day: World) -> Path:
     place = services.place
     kinds = held_out(place, day)
     before = life.accuracy(place, kinds)
-    turned = f"from a camera turned by {DEGREES:.0f} degrees"
     told = [
         ("morning", f"{len(day.morning)} digits landed as ever", [entry("morning", day.morning)]),
-        ("noon", f"{len(day.noon)} digits landed {turned}", [entry("noon", day.noon)]),
+        ("noon", f"{len(day.noon)} digits landed, every pixel {GLARE} brighter", [entry("noon", day.noon)]),
         (
             "evening",
             f"{len(day.evening)} digits landed, {NEW} among them, and a request to learn it",
@@ -87,10 +86,10 @@ def lived(
 
 
 def held_out(place: Path, day: World) -> dict[str, Digits]:
-    """Samples that no champion learns from: of the first one's test split as it is and turned, and of the new class."""
+    """Samples that no champion learns from: of the first one's test split as it is and in that light, and of the new class."""
     x, y = read(place / "data", "test")
-    upright = Digits(x[:], y[:].astype(str))
-    return {"0 to 8, upright": upright, "0 to 8, turned": upright.turned(), f"{NEW}, turned": day.held_new}
+    known = Digits(x[:], y[:].astype(str))
+    return {"0 to 8": known, "0 to 8, glaring": known.glaring(), f"{NEW}, glaring": day.held_new}
 
 
 def entry(name: str, digits: Digits) -> Callable[[Path], None]:

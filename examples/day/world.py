@@ -1,16 +1,17 @@
-"""What a day brings: digits as the champion knows them, the same seen by a camera that turned, and a digit nobody knew."""
+"""What a day brings: digits as the champion knows them, the same in glaring light, and a digit nobody knew."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import rotate
 
 from limbeck.data.sources.digits import digits
 
 KNOWN, NEW = tuple("012345678"), "9"
-DEGREES = 30.0
+GLARE = 55
+"""Added to every pixel, of 255."""
+
 SEED = 7
 
 
@@ -32,10 +33,9 @@ class Digits:
         order = np.random.default_rng(SEED).permutation(len(self) + len(other))
         return Digits(np.concatenate([self.x, other.x])[order], np.concatenate([self.names, other.names])[order])
 
-    def turned(self) -> "Digits":
-        """As a camera sees them that was turned by `DEGREES`."""
-        x = rotate(self.x, DEGREES, axes=(1, 2), reshape=False, order=1)
-        return Digits(np.asarray(x, np.uint8), self.names)
+    def glaring(self) -> "Digits":
+        """As a camera sees them when the sun stands in its lens."""
+        return Digits(np.minimum(self.x.astype(int) + GLARE, 255).astype(np.uint8), self.names)
 
     def write(self, path: Path) -> None:
         """As an entry of a drop folder; a name that ends with .partial while it is written."""
@@ -66,7 +66,7 @@ def world() -> World:
     return World(
         base=old[:900],
         morning=old[900:1120],
-        noon=old[1120:1470].turned(),
-        evening=old[1470:].turned() + new[60:].turned(),
-        held_new=new[:60].turned(),
+        noon=old[1120:1470].glaring(),
+        evening=old[1470:].glaring() + new[60:].glaring(),
+        held_new=new[:60].glaring(),
     )
