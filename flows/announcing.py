@@ -4,7 +4,7 @@ from typing import Any
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.events import Event, RelatedResource, Resource
+from prefect.events import Event, Resource
 from prefect.types._datetime import now
 
 
@@ -15,7 +15,6 @@ def announce(
     *,
     id: UUID,
     payload: dict[str, Any] | None = None,
-    related: dict[str, str] | None = None,
 ) -> None:
     """Give the server an event and wait until it has it; `prefect.events.emit_event` would drop it while the server is away.
 
@@ -25,7 +24,6 @@ def announce(
         resource: labels, `prefect.resource.id` among them; triggers match on them.
         id: the event's; the server takes one that it saw minutes ago only once.
         payload: what a trigger's parameters are made from.
-        related: labels of one related resource.
 
     Raises:
         httpx.HTTPError: the server does not answer, or does not want it.
@@ -36,7 +34,6 @@ def announce(
         occurred=now("UTC"),
         event=event,
         resource=Resource(resource),
-        related=[RelatedResource(related)] if related else [],
         payload=payload or {},
     )
     client.request("POST", "/events", json=[told.model_dump(mode="json")]).raise_for_status()

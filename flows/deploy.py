@@ -1,7 +1,6 @@
 """`python -m flows.deploy`: what a Prefect server must know before workers may work for us. `make up` runs it.
 
-The work pool, the deployments of prefect.yaml, the automations of `flows.automations` and, where a secret is set, the
-registry's webhook. All of it may be repeated.
+The work pool, the deployments of prefect.yaml and, where it is asked for, the registry's webhook. All of it may be repeated.
 """
 
 import os
@@ -20,27 +19,23 @@ import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.exceptions import ObjectNotFound
 
-from flows import automations
-from flows.environment import LOST_S, POOL, ROOT
+from flows.environment import POOL, ROOT
 from limbeck.errors import LimbeckError
 from limbeck.tracking import webhooks
 
 
 def main(
-    lost_s: Annotated[float, typer.Option(min=40, help="A run that says nothing for so long is tried again.")] = LOST_S,
     hook: Annotated[
         str | None, typer.Option(help="Where the registry tells what changes (flows.listen); needs its secret.")
     ] = None,
 ) -> None:
-    """Make the work pool and the automations, deploy prefect.yaml; all of it may be repeated."""
+    """Make the work pool, deploy prefect.yaml; all of it may be repeated."""
     if not os.environ.get("PREFECT_API_URL"):
         raise SystemExit("PREFECT_API_URL is not set: start a server with `make up`, or name yours.")
     try:
         with get_client(sync_client=True) as client:
             make_pool(client)
             prefect("deploy", "--all")
-            automations.create(client, automations.automations(lost_s))
-            automations.go_on(client, POOL)
         if hook:
             webhooks.register(os.environ["MLFLOW_TRACKING_URI"], hook, webhooks.secret())
     except subprocess.CalledProcessError as error:

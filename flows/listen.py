@@ -1,4 +1,6 @@
-"""`python -m flows.listen`: what happens outside becomes events, on which deployments run. `make up` starts it.
+"""`python -m flows.listen`: what happens outside becomes events, on which deployments run; lost runs are tried again.
+
+`make up` starts it. What it does beside that stands in `flows.tending`.
 
 drop/ of a workspace ---- limbeck.data-landed --+
 +--> Prefect's server --> triggers in prefect.yaml --> a run
@@ -22,9 +24,10 @@ import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
 
 from flows.announcing import announce
-from flows.environment import DROP, HOOK_PORT, HOOK_ROUTE, QUIET_S, ROOT
+from flows.environment import DROP, HOOK_PORT, HOOK_ROUTE, LOST_S, POOL, QUIET_S, ROOT
 from flows.hook import Hook
 from flows.landing import Drop, Landed
+from flows.tending import Tender
 from limbeck.errors import LimbeckError
 from limbeck.tracking import webhooks
 from limbeck.tracking.webhooks import Change
@@ -39,8 +42,9 @@ def main(
         list[Path] | None, typer.Option(help="Workspaces. [default: the project and work/*, new ones too]")
     ] = None,
     port: Annotated[int, typer.Option(help="Where the registry's webhook calls.")] = HOOK_PORT,
-    every_s: Annotated[float, typer.Option(min=0.1, help="Between two looks into drop folders.")] = 5.0,
+    every_s: Annotated[float, typer.Option(min=0.1, help="Between two looks.")] = 5.0,
     quiet_s: Annotated[float, typer.Option(min=0, help="An entry has landed when unchanged for so long.")] = QUIET_S,
+    lost_s: Annotated[float, typer.Option(min=40, help="A run that says nothing for so long is tried again.")] = LOST_S,
 ) -> None:
     """Turn data that lands and changes in the registry into Prefect events, until interrupted."""
     if not os.environ.get("PREFECT_API_URL"):
@@ -55,20 +59,18 @@ def main(
             _say(f"The registry's webhook: http://{LOOPBACK}:{hook.server_port}{HOOK_ROUTE}")
         else:
             _say(f"No {webhooks.SECRET}, so no webhook.")
-        drops: dict[Path, Drop] = {}
+        tender, drops = Tender(client, POOL, lost_s, _say), dict[Path, Drop]()
         while True:
-            for place in folder or workspaces():
-                drop = drops.setdefault(place, Drop(place, quiet_s))
-                for landed in drop.look():
-                    try:
+            try:
+                tender.look()
+                for place in folder or workspaces():
+                    drop = drops.setdefault(place, Drop(place, quiet_s))
+                    for landed in drop.look():
                         announce_data(client, landed)
-                    except httpx.HTTPError as error:
-                        _say(
-                            f"{landed.folder / DROP / landed.name} has landed, but Prefect does not take it: {error!r}"
-                        )
-                        continue
-                    drop.announced(landed)
-                    _say(f"{landed.folder / DROP / landed.name} has landed")
+                        drop.announced(landed)
+                        _say(f"{landed.folder / DROP / landed.name} has landed")
+            except httpx.HTTPError as error:
+                _say(f"Prefect's server does not answer, again in {every_s:g} s: {error!r}")
             time.sleep(every_s)
 
 

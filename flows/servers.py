@@ -3,7 +3,7 @@
 make ui   Prefect's server, MLflow
 make up   the same, then `flows.deploy`, a worker of the pool and `flows.listen`; these two are started again when
 they end. Interrupted, worker and flows are ended at once and without a question: none of them says of a
-run that it was cancelled, so the next `make up` goes on with it (see `flows.automations`).
+run that it was cancelled, so the next `make up` goes on with it (see `flows.tending`).
 """
 
 import os
@@ -169,9 +169,9 @@ def main(
     for name in ("SIGTERM", "SIGHUP"):
         signal.signal(getattr(signal, name), signal.default_int_handler)
     place = workspace.locate(None, folder)
-    hooked = worker and webhooks.SECRET in os.environ
     try:
         uri = tracking_uri(params_file.load(place / "params.yaml").tracking.uri, place)
+        hooked = worker and webhooks.SECRET in os.environ and bool(webhooks.secret())
         with Programs(place / ".limbeck/logs") as programs:
             api = start_prefect(programs, prefect_port)
             mlflow = start_mlflow(programs, place, uri, mlflow_port, hooked=hooked)
@@ -182,10 +182,19 @@ def main(
                 programs.until(lambda: _answers(f"{api}/health"), "prefect")
                 programs.until(lambda: probe(mlflow), "mlflow")
                 forget(mlflow)
-                start_work(
-                    programs, variables, folder=folder, hook_port=hook_port if hooked else None, lost_s=lost_s,
-                    quiet_s=quiet_s,
-                )  # fmt: skip
+                hook = f"http://{LOOPBACK}:{hook_port}{environment.HOOK_ROUTE}"
+                told = ["--hook", hook] if hooked and mlflow != uri else []  # another's server may not call loopback
+                programs.once("deploy", ["flows.deploy", *told], variables)
+                waits = ["--quiet-s", str(quiet_s), "--lost-s", str(lost_s)]
+                place_only = ["--folder", str(place)] if folder else []
+                listener = ["flows.listen", "--port", str(hook_port), *waits, *place_only]
+                programs.work("listener", listener, variables)
+                print(
+                    f"Listener for data in {environment.DROP}/{' and for the registry' if hooked else ''}", flush=True
+                )
+                command = ["prefect", "worker", "start", "--pool", environment.POOL, "--type", "process"]
+                programs.work("worker", command, _without_secret(variables))
+                print(f"Worker   of the pool {environment.POOL}, does what prefect.yaml says", flush=True)
             while True:
                 programs.look()
                 time.sleep(LOOK_S)
@@ -220,32 +229,6 @@ def start_mlflow(programs: Programs, place: Path, uri: str, port: int, *, hooked
     programs.serve("mlflow", mlflow_command(place, port)[2:], variables)
     print(f"MLflow   http://{LOOPBACK}:{port}", flush=True)
     return f"http://{LOOPBACK}:{port}"
-
-
-def start_work(
-    programs: Programs, variables: Mapping[str, str], *, folder: Path | None, hook_port: int | None, lost_s: float,
-    quiet_s: float,
-) -> None:  # fmt: skip
-    """Deploy, then start the listener and the worker.
-
-    Args:
-        programs: that they join.
-        variables: with the addresses of both servers.
-        folder: whose drop folder is watched; the project's and its workspaces' when empty.
-        hook_port: where the registry's webhook calls; none, and there is no webhook.
-        lost_s: see `flows.automations`.
-        quiet_s: see `flows.landing`.
-
-    """
-    hook = ["--hook", f"http://{LOOPBACK}:{hook_port}{environment.HOOK_ROUTE}"] if hook_port else []
-    programs.once("deploy", ["flows.deploy", "--lost-s", str(lost_s), *hook], variables)
-    port = ["--port", str(hook_port)] if hook_port else []
-    place = ["--folder", str(folder.resolve())] if folder else []
-    programs.work("listener", ["flows.listen", "--quiet-s", str(quiet_s), *port, *place], variables)
-    pool = ["--pool", environment.POOL, "--type", "process"]
-    programs.work("worker", ["prefect", "worker", "start", *pool], _without_secret(variables))
-    print(f"Worker   of the pool {environment.POOL}, does what prefect.yaml says", flush=True)
-    print(f"Listener for data in {environment.DROP}/{' and for the registry' if hook_port else ''}", flush=True)
 
 
 def mlflow_command(place: Path, port: int) -> list[str]:

@@ -55,7 +55,7 @@ class Up:
                 stderr=log,
                 start_new_session=True,
             )
-        self.wait_for(lambda: b"Listener" in (self.home / "up.log").read_bytes().split(b"Prefect  ")[-1])
+        self.wait_for(lambda: b"Worker  " in (self.home / "up.log").read_bytes().split(b"Prefect  ")[-1])
         return self.process
 
     def wait_for(self, answer: Callable[[], Any], long_s: float = LONG_S) -> Any:
