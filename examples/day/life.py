@@ -140,7 +140,7 @@ def services(place: Path, *, lost_s: float) -> Iterator[Services]:
     try:
         with get_client(sync_client=True) as client:
             lived = Services(place, process, client)
-            while b"Listener" not in (place / "up.log").read_bytes():
+            while b"Worker  " not in (place / "up.log").read_bytes():
                 lived.check()
                 time.sleep(0.5)
             yield lived
