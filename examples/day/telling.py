@@ -53,7 +53,7 @@ def page(parts: Sequence[Part], before: dict[str, float], samples: dict[str, int
         ],
         notes=list(_notes(parts)),
         pictures=[(f"{part.name.capitalize()}: what moved", part.picture) for part in parts if part.picture],
-        footer="A scheduled worker did the work. Held-out samples were never trained on and decided nothing.",
+        footer="A scheduled worker did the work. No champion learned from held-out samples.",
     )  # fmt: skip
 
 
@@ -77,4 +77,5 @@ def _notes(parts: Sequence[Part]) -> Iterator[str]:
         for noticed in part.noticed[1:]:
             yield f"{part.name}: {noticed}"
         for each in part.story.tries if part.story else ():
-            yield f"{part.name}: {line(each)}"
+            if each.state != "waiting":  # a dearer one than the one that passed
+                yield f"{part.name}: {line(each)}"

@@ -2,6 +2,8 @@
 
 import json
 import re
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,8 @@ def test_a_worker_follows_a_day_and_loses_nothing_when_it_is_killed_at_noon(orig
         assert kill(made) >= 2, "a worker, and what ran the flow"
         assert day.wait(1200) == 0, (made / ".limbeck/output").read_text()
     assert "The worker ended (code -9), again in" in (made / "work/day/up.log").read_text()
-    assert not made.processes()
+    wait_for(lambda: not made.processes(), "all that it started to end", limit_s=30)
+    assert tries(made) == 2, "the run that was killed is the one that went on"
 
     (look,) = (made / f"{REFRESHES}/looks").glob("*.json")
     assert not json.loads(look.read_text())["report"]["fires"]
@@ -76,6 +79,12 @@ def kill(made: Clone) -> int:
     for process in found:
         process.kill()
     return len(found)
+
+
+def tries(made: Clone) -> int:
+    """How often the run that was begun most often was begun."""
+    with closing(sqlite3.connect(f"file:{made / 'work/day/.prefect/prefect.db'}?mode=ro", uri=True)) as database:
+        return int(database.execute("SELECT max(run_count) FROM flow_run").fetchone()[0])
 
 
 def table(made: Clone) -> list[list[float]]:
