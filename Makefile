@@ -17,7 +17,7 @@ export XDG_CACHE_HOME := $(CURDIR)/.limbeck/cache
 export XDG_CONFIG_HOME := $(CURDIR)/.limbeck/config
 export MPLCONFIGDIR := $(CURDIR)/.limbeck/matplotlib
 
-.PHONY: help run test test-slow check ui bench clean
+.PHONY: help run test test-slow check ui up bench clean
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-10s %s\n", $$1, $$2}'
 
@@ -42,7 +42,10 @@ check: .venv/installed  ## lint, types, layers
 	@ruff check --no-cache . && ruff format --no-cache --check . && mypy && lint-imports --no-cache
 
 ui: .venv/installed  ## MLflow and Prefect on loopback, until interrupted
-	@python -m flows.ui
+	@exec python -m flows.servers
+
+up: .venv/installed  ## the same and a worker: does what prefect.yaml says, and when data lands, until interrupted
+	@exec python -m flows.servers --worker
 
 bench: .venv/installed  ## measure Limbeck against its floors; results/*.json
 	@python -m benchmarks

@@ -18,6 +18,27 @@ SILENT = {
 """Telemetry, off in everything we start."""
 
 
+POOL = "limbeck"
+"""The work pool of prefect.yaml."""
+
+DROP = "drop"
+"""The folder of a workspace in which new data lands."""
+
+LOST_S = 120.0
+"""A run that said nothing for so long, four heartbeats, is gone."""
+
+QUIET_S = 10.0
+"""What lies in a drop folder has landed when it did not change for so long. More than `settle_s` of refresh.yaml, though a file
+system's clock be some seconds off: the one run that an entry calls for finds it whole."""
+
+HOOK_PORT = 4300
+HOOK_ROUTE = "/registry"
+"""Where the registry's webhook calls, on loopback."""
+
+HEARTBEAT_S = 30
+"""How often a flow run says that it lives (Prefect's least): `flows.tending` counts on it."""
+
+
 def settle() -> None:
     """Have this process and all it starts send nothing out and write nothing outside the project."""
     os.environ.update(SILENT)
@@ -38,6 +59,7 @@ def set_up(*, quiet_console: bool) -> None:
         "PREFECT_SERVER_EPHEMERAL_ENABLED": "true",
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
         "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "false",
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_S),
     }
     if quiet_console:
         # Every logger of Prefect ends in this handler; a failing task would print its traceback there.

@@ -5,7 +5,7 @@
       +-> prefect server <---+                        flow's mark in its environment. SIGKILL cannot be
       +-> dvc -> stage <-----+                        caught, a closed pipe cannot be missed.
 
-Run as `python -m flows.guard MARK < pipe`.
+Run as `python -m flows.guard MARK PATIENCE < pipe`.
 """
 
 import contextlib
@@ -26,6 +26,8 @@ MARK = "LIMBECK_RUN"
 PATIENCE_S = 1.0
 """What a process gets between being asked to end and being ended."""
 
+_ours: set[str] = set()
+
 
 @dataclass(frozen=True)
 class Guard:
@@ -44,14 +46,25 @@ class Guard:
         assert self.process.stdin is not None
         self.process.stdin.close()
         self.process.wait()
+        _ours.discard(self.mark)
 
 
-def start() -> Guard:
-    """Start a guard for this process. Whatever it starts from now on may carry the mark; itself never does."""
+def is_ours(mark: str | None) -> bool:
+    """Whether a guard of this process looks after the mark; one that was inherited waits for somebody else's end."""
+    return mark in _ours
+
+
+def start(*, patience_s: float = PATIENCE_S) -> Guard:
+    """Start a guard for this process. Whatever it starts from now on may carry the mark; itself never does.
+
+    Args:
+        patience_s: what a process gets between being asked to end and being ended; 0 ends it without a question.
+
+    """
     mark = uuid.uuid4().hex
     environment = {key: value for key, value in os.environ.items() if key != MARK}
     process = subprocess.Popen(
-        [sys.executable, "-m", "flows.guard", mark],
+        [sys.executable, "-m", "flows.guard", mark, str(patience_s)],
         cwd=Path(__file__).resolve().parents[1],
         env=environment,
         stdin=subprocess.PIPE,
@@ -59,6 +72,7 @@ def start() -> Guard:
         stderr=subprocess.DEVNULL,
         start_new_session=True,  # a signal to the flow's group does not reach it
     )
+    _ours.add(mark)
     return Guard(mark, process)
 
 
@@ -73,7 +87,7 @@ def marked(mark: str) -> list[psutil.Process]:
     return found
 
 
-def end_marked(mark: str) -> None:
+def end_marked(mark: str, patience_s: float = PATIENCE_S) -> None:
     """Ask every marked process to end, then end it; go on until two looks in a row find none."""
     asked: dict[psutil.Process, float] = {}
     empty = 0
@@ -82,22 +96,22 @@ def end_marked(mark: str) -> None:
         empty = 0 if found else empty + 1
         for process in found:
             with contextlib.suppress(psutil.Error):
-                if process not in asked:
+                if process not in asked and patience_s:
                     asked[process] = time.monotonic()
                     process.terminate()
-                elif time.monotonic() - asked[process] > PATIENCE_S:
+                elif not patience_s or time.monotonic() - asked[process] > patience_s:
                     process.kill()
         time.sleep(0.1)
 
 
-def main(mark: str) -> None:
+def main(mark: str, patience_s: float) -> None:
     """Wait for the end of the flow, then tidy up."""
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         signal.signal(getattr(signal, name), signal.SIG_IGN)
     while os.read(sys.stdin.fileno(), 1024):
         pass
-    end_marked(mark)
+    end_marked(mark, patience_s)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], float(sys.argv[2]))

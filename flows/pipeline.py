@@ -112,9 +112,10 @@ class _Run:
 
     def execute(self) -> State[Any]:
         """Submit every stage, watch until all ended, report."""
-        inherited = os.environ.get(guard.MARK)
-        own = None if inherited else guard.start()
-        mark = {guard.MARK: inherited} if inherited else own.environment if own else {}
+        # A worker's mark ends things with the worker; stages end with their flow.
+        inherited = os.environ.get(guard.MARK, "")
+        own = None if guard.is_ours(inherited) else guard.start()
+        mark = own.environment if own else {guard.MARK: inherited}
         self.runner = Runner(self.folder, environment.for_stages(group=self.group, mark=mark, uri=self.uri))
         try:
             # A thread for every stage: a task that waits for its upstream or for a place holds one.

@@ -10,6 +10,7 @@
     +-- DeviceError             the device cannot measure, or is not the one the target names
     +-- TrackingError           the tracking server is away or its address is malformed
     +-- PublishingError         keys, signatures or published metadata are not what they must be
+    +-- WebhookError            what came to the registry's webhook is not what the registry sends
     +-- StorageError            the disk is full or read-only
     +-- ContractBroken          exit code 3: no variant keeps every clause
 
@@ -60,6 +61,10 @@ class TrackingError(LimbeckError):
 
 class PublishingError(LimbeckError):
     """Signing or publishing cannot go on: a key, a signature, a version or the published metadata."""
+
+
+class WebhookError(LimbeckError):
+    """What came to the webhook is unsigned, stale or malformed, or there is no secret to tell by."""
 
 
 class StorageError(LimbeckError):

@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,30 +65,31 @@ Project = Callable[[dict[str, dict[str, Any]]], Path]
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
+    """Make a DVC project of these stages, or change it to these; see `make_project`."""
+    return partial(make_project, tmp_path)
+
+
+def make_project(folder: Path, stages: dict[str, dict[str, Any]]) -> Path:
     """Make a DVC project from `{"prune@phone": {"how": "ok", "after": ["label"], **meta}}`; params are the real ones.
 
     How: ok, fail2 (with that exit code), die, die-once, sleep3. Targets of one stage share `after` and meta.
     """
-
-    def make(stages: dict[str, dict[str, Any]]) -> Path:
-        (tmp_path / ".dvc").mkdir(exist_ok=True)
-        (tmp_path / ".dvc/config").write_text("[core]\n    no_scm = True\n    analytics = false\n")
-        (tmp_path / "stage.py").write_text(STAGE)
-        shutil.copy(ROOT / "params.yaml", tmp_path)
-        entries: dict[str, Any] = {}
-        for name, stage in stages.items():
-            base, _, target = name.partition("@")
-            how = stage.get("how", "ok")
-            if not target:
-                entries[base] = _entry(base, base, how, stage)
-            elif base in entries:
-                entries[base]["foreach"][target] = how
-            else:
-                entries[base] = {"foreach": {target: how}, "do": _entry(f"{base}@${{key}}", base, "${item}", stage)}
-        (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": entries}, sort_keys=False))
-        return tmp_path
-
-    return make
+    (folder / ".dvc").mkdir(exist_ok=True)
+    (folder / ".dvc/config").write_text("[core]\n    no_scm = True\n    analytics = false\n")
+    (folder / "stage.py").write_text(STAGE)
+    shutil.copy(ROOT / "params.yaml", folder)
+    entries: dict[str, Any] = {}
+    for name, stage in stages.items():
+        base, _, target = name.partition("@")
+        how = stage.get("how", "ok")
+        if not target:
+            entries[base] = _entry(base, base, how, stage)
+        elif base in entries:
+            entries[base]["foreach"][target] = how
+        else:
+            entries[base] = {"foreach": {target: how}, "do": _entry(f"{base}@${{key}}", base, "${item}", stage)}
+    (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": entries}, sort_keys=False))
+    return folder
 
 
 def _entry(label: str, base: str, how: str, stage: dict[str, Any]) -> dict[str, Any]:

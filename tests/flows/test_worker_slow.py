@@ -1,14 +1,12 @@
 """The deployments of prefect.yaml for real: a server, a work pool, a worker, and a scheduled run that it executes."""
 
 import contextlib
-import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,11 +16,9 @@ import yaml
 
 from flows import guard
 from tests.flows.conftest import ROOT, Project
+from tests.flows.serving import LONG_S, PREFECT, asked, prefect
 
 pytestmark = pytest.mark.slow
-
-LONG_S = 180.0
-PREFECT = [sys.executable, "-m", "prefect"]
 
 
 @pytest.fixture
@@ -93,28 +89,8 @@ def test_no_path_of_this_machine_stands_in_the_deployments() -> None:
     declared = yaml.safe_load((ROOT / "prefect.yaml").read_text())
     assert str(ROOT) not in (ROOT / "prefect.yaml").read_text()
     limits = {entry["name"]: entry.get("concurrency_limit") for entry in declared["deployments"]}
-    assert limits == dict.fromkeys(("compress", "compress-nightly", "search", "renew", "rollout"), 1)
-
-
-def prefect(environment: dict[str, str], *arguments: str) -> None:
-    answer = subprocess.run(
-        [*PREFECT, "--no-prompt", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120
-    )
-    assert answer.returncode == 0, answer.stdout + answer.stderr
-
-
-def asked(environment: dict[str, str], path: str, body: dict[str, Any] | None = None) -> Any:
-    """What the server's REST interface answers; None while it does not."""
-    request = urllib.request.Request(
-        environment["PREFECT_API_URL"] + path,
-        data=None if body is None else json.dumps(body).encode(),
-        headers={"Content-Type": "application/json"},
-    )
-    try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            return json.load(answer)
-    except OSError:
-        return None
+    names = ("compress", "compress-nightly", "search", "refresh", "renew", "rollout")
+    assert limits == dict.fromkeys(names, 1)
 
 
 def completed(environment: dict[str, str]) -> list[dict[str, Any]]:

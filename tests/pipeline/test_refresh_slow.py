@@ -30,7 +30,6 @@ def made(origin: Path, tmp_path: Path) -> Clone:
     })  # fmt: skip
     rules = yaml.safe_load((made / "refresh.yaml").read_text())
     rules["windows"]["settle_s"] = 0
-    rules["drift"]["permutations"] = 999
     rules["gate"] |= {"max_loss": 0.05}
     (made / "refresh.yaml").write_text(yaml.safe_dump(rules))
     made.flow("--target", "phone")
