@@ -28,7 +28,8 @@ LOST_S = 120.0
 """A run that said nothing for so long, four heartbeats, is gone."""
 
 QUIET_S = 10.0
-"""What lies in a drop folder has landed when it did not change for so long."""
+"""What lies in a drop folder has landed when it did not change for so long. More than `settle_s` of refresh.yaml, though a file
+system's clock be some seconds off: the one run that an entry calls for finds it whole."""
 
 HOOK_PORT = 4300
 HOOK_ROUTE = "/registry"

@@ -49,11 +49,15 @@ class Refresh(Shipping):
 
         return cls(base, target, rules, run_stages=never, approve=never, say=say)
 
-    def run(self, request: TaskRequest | None = None, *, anyway: bool = False, dry: bool = False) -> str:
-        """Do what there is to do; what became of it, in a line.
+    def run(
+        self, request: TaskRequest | None = None, *, standing: tuple[str, ...] = (), anyway: bool = False,
+        dry: bool = False,
+    ) -> str:  # fmt: skip
+        """Do what there is to do, what was begun before first; what became of it, in a line each.
 
         Args:
-            request: for new classes.
+            request: for new classes, which have to be there.
+            standing: new classes that may be learned as soon as windows bring enough of them.
             anyway: a person has looked: act on whatever windows nothing was learned from, moved or not.
             dry: say what would be done.
 
@@ -65,30 +69,40 @@ class Refresh(Shipping):
 
         """
         with turn(self.model):
-            told = story.every(self.place)
+            told, ended = story.every(self.place), list[str]()
             if told and told[-1].outcome is None:
                 self.say(f"refresh {told[-1].number} of {self.model} goes on")
-                return self.climb(told[-1], dry=dry)
-            found = self.begin(told, request, anyway=anyway, dry=dry)
-            return found if isinstance(found, str) else self.climb(found, dry=dry)
+                try:
+                    ended.append(self.climb(told[-1], dry=dry))
+                except ContractBroken as error:
+                    ended.append(str(error))
+                if dry:
+                    return ended[0]
+            # what landed meanwhile has no other run than this
+            found = self.begin(told, request, standing, anyway=anyway, dry=dry)
+            return "\n".join([*ended, found if isinstance(found, str) else self.climb(found, dry=dry)])
 
     # What arrived, and whether it calls for anything.
 
     def begin(
-        self, told: Sequence[Story], request: TaskRequest | None, *, anyway: bool = False, dry: bool
+        self, told: Sequence[Story], request: TaskRequest | None, standing: tuple[str, ...] = (), *,
+        anyway: bool = False, dry: bool,
     ) -> Story | str:  # fmt: skip
         """Take in what landed, look at it, and open a story where that, or a request, calls for one."""
         version, place = self.champion()
         champion = Champion.of(place, self.target)
-        wanted = request.new_classes if request and request.new_classes else ()
-        windows.take(
+        known = read_meta(champion.data).classes
+        standing = tuple(name for name in standing if name not in known)
+        wanted = (*(request.new_classes if request and request.new_classes else ()), *standing)
+        aside = windows.take(
             self.base, self.base / self.rules.drop, champion.data, champion.teacher.folder, self.rules.windows,
             uploads=self.uploads, requested=wanted, say=self.say,
         )  # fmt: skip
         settled = set() if anyway else set(_read(self.settled, []))
         pending = windows.pending(self.base, settled | self.learned(place))
         if not pending:
-            return "no new window: nothing to do"
+            told_aside = f"; set aside: {', '.join(aside)} (limbeck windows list)" if aside else ""
+            return f"no new window: nothing to do{told_aside}"
         if told and told[-1].outcome == "canary" and self.is_canary(told[-1]):
             return f"version {told[-1].version} is a canary; nothing else is tried until it is the champion or was taken back"
         from limbeck.refresh.looking import look
@@ -101,7 +115,12 @@ class Refresh(Shipping):
         )  # fmt: skip
         for told_line in looked.report.lines():
             self.say(told_line)
-        meaning = self.meaning(request, place, looked.labelled)
+        meaning = self.meaning(
+            request or requests.ready(standing, looked.labelled, self.rules.requests), place, looked.labelled
+        )
+        for name in set(standing) - set(meaning.new_classes if meaning else ()):
+            enough = self.rules.requests.min_class_samples
+            self.say(f"{name} waits: people labelled {looked.labelled.get(name, 0)} samples of it, expected {enough}")
         seen = {
             "report": looked.report.to_json(),
             "estimate": asdict(looked.estimate),
@@ -115,6 +134,11 @@ class Refresh(Shipping):
             return f"no action: {why}{asks}"
         if meaning is None and (few := self.few_labels(pending)):
             return f"no action: {why}, but {few}"
+        digests = {read_about(folder).digest for folder in pending}
+        if told and not anyway and told[-1].has_answered(version, digests, why):
+            return (
+                f"refresh {told[-1].number} had the same windows ({told[-1].outcome}: {told[-1].why}): waits for others"
+            )
         situation = Situation(
             base=yaml.safe_load((place / "params.yaml").read_text(encoding="utf-8")),
             target=self.target,
@@ -122,16 +146,17 @@ class Refresh(Shipping):
             windows=tuple(pending),
             rules=self.rules.ladder,
             feedback=looked.feedback,
-            new_classes=meaning.new_classes if meaning else (),
+            new_classes=tuple(dict.fromkeys((*(meaning.new_classes if meaning else ()), *looked.new_classes))),
         )
         steps = rungs.ladder(
             situation, start=meaning.start.get(self.target) if meaning else None, why=meaning.why if meaning else ""
         )
         past = [spent for each in told for spent in each.spent()]
         opened = Story(
-            model=self.model, target=self.target, number=told[-1].number + 1 if told else 1, began=now, champion=version, workspace=place,
-            windows=[self.source(folder) for folder in pending], asked=why,
-            looked=seen, tries=[self.planned(step, champion, pending, past) for step in steps],
+            model=self.model, target=self.target, began=now, champion=version,
+            number=told[-1].number + 1 if told else 1, workspace=place,
+            windows=[self.source(folder) for folder in pending], asked=why, looked=seen,
+            tries=[self.planned(step, champion, pending, past) for step in steps],
         )  # fmt: skip
         for step in steps:
             if step.params is not None and not dry:
@@ -176,7 +201,7 @@ class Refresh(Shipping):
             at.parent.mkdir(exist_ok=True)
             _draw(at.with_suffix(".png"), looked)
             write_json(at.with_suffix(".json"), {"windows": names, **seen})
-        if looked.is_judged:
+        if looked.is_judged and not looked.new_classes:  # those may become enough of a class that was asked for
             digests = [read_about(folder).digest for folder in pending]
             write_json(self.settled, [*_read(self.settled, []), *digests])
 
@@ -188,6 +213,16 @@ class Refresh(Shipping):
         return requests.for_classes(
             request.new_classes, base, known=read_meta(place / "data").classes, labelled=labelled, rules=self.rules.requests
         )  # fmt: skip
+
+    def knows(self, classes: Sequence[str]) -> bool:
+        """Whether the champion answers these classes.
+
+        Raises:
+            LimbeckError: see `champion`.
+
+        """
+        _, place = self.champion()
+        return set(classes) <= set(read_meta(place / "data").classes)
 
     def source(self, folder: Path) -> Source:
         """A window as a story names it."""

@@ -157,6 +157,19 @@ def turn(model: str) -> Iterator[None]:
         yield
 
 
+def made_in(model: str) -> tuple[Path, str] | None:
+    """The workspace and target of a registered model: of the project, or of one in work/; None: of neither."""
+    for file in (environment.ROOT / "params.yaml", *sorted(environment.ROOT.glob("work/*/params.yaml"))):
+        try:
+            params = params_file.load(file)
+        except ParamsError:  # not ours to judge here
+            continue
+        for target in params.targets:
+            if f"{params.name}-{target}" == model:
+                return file.parent, target
+    return None
+
+
 def registered(place: Path, target: str) -> str:
     """The version that a workspace registered for a target."""
     params = params_file.load(place / "params.yaml")

@@ -30,8 +30,8 @@ def take(
     uploads: Told | None = None,
     requested: tuple[str, ...] = (),
     say: Callable[[str], None] = lambda _: None,
-) -> None:
-    """Turn everything that landed or was uploaded into windows, and have DVC track each.
+) -> list[str]:
+    """Turn everything that landed or was uploaded into windows, and have DVC track each; names of those set aside.
 
     Args:
         base: the workspace whose windows they are.
@@ -52,11 +52,15 @@ def take(
     found = take_in(drop, windows, data, rules, now=time.time(), teacher=asked, requested=requested, say=say)
     for name in found.waiting:
         say(f"{name} waits: it is not whole yet, or changed within the last {rules.settle_s:g} s (settle_s)")
-    if uploads is not None:
-        take_feedback(uploads, windows, data, rules, now=time.time(), teacher=asked, say=say)
+    arrived = [*found.arrived]
+    if uploads is not None and (
+        uploaded := take_feedback(uploads, windows, data, rules, now=time.time(), teacher=asked, say=say)
+    ):
+        arrived.append(uploaded)
     for folder in shelf.folders(windows):
         if not folder.with_name(f"{folder.name}.dvc").exists():  # or a kill came between
             track(folder)
+    return [each.name for each in arrived if each.reasons]
 
 
 def pending(base: Path, known: Set[str]) -> list[Path]:

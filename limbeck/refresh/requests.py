@@ -6,11 +6,12 @@ Exactly one of:
     add_target: {name: watch, params: {device: ..., student: ..., ...}}    # a section as those below `targets`
     change_budget: {target: sensor, clauses: {max_size_kb: 10}}            # other values in its contract
 
-What it means is pure: a rung at which each target's ladder begins, or params of a workspace that is run as it is.
+A file NAME.request.yaml in the drop folder stands until it is fulfilled. What it means is pure: a rung at which each target's ladder begins, or params of a workspace that is run as it is.
 """
 
 import copy
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,8 @@ from limbeck.components import NONE, nearest
 from limbeck.errors import ParamsError
 from limbeck.params import ContractParams, Name, Section, Share, checked
 from limbeck.refresh.rungs import Champion, Rung, unpruned_fits
+from limbeck.windows import entries
+from limbeck.windows.intake import TAKEN
 
 
 class AddTarget(Section):
@@ -116,6 +119,25 @@ def read(path: Path) -> TaskRequest:
                 message = f"unknown key; {nearest(where, list(TaskRequest.model_fields))}"
             lines.append(f"  {where}: {message}" if where else f"  {message}")
         raise ParamsError(f"{path} is no request:\n" + "\n".join(lines)) from None
+
+
+def dropped(drop: Path, settled_before: float) -> list[Path]:
+    """Requests that lie in a drop folder, by name; one that changed after `settled_before` (Unix time) may not be whole yet."""
+    found = sorted(filter(entries.is_request, drop.iterdir())) if drop.is_dir() else []
+    return [path for path in found if path.lstat().st_ctime <= settled_before]
+
+
+def take(path: Path) -> None:
+    """Put a request that was fulfilled away, into `.taken` of its drop folder."""
+    place = path.parent / TAKEN / path.name
+    place.parent.mkdir(exist_ok=True)
+    os.replace(path, place)
+
+
+def ready(standing: tuple[str, ...], labelled: Mapping[str, int], rules: RequestRules) -> "TaskRequest | None":
+    """A request for those of the classes which people labelled often enough by now; None: for none of them."""
+    names = tuple(name for name in standing if labelled.get(name, 0) >= rules.min_class_samples)
+    return TaskRequest(new_classes=names) if names else None
 
 
 def for_classes(

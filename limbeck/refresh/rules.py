@@ -57,6 +57,17 @@ class Rules(Section):
     ship: ShipRules
 
 
+FILE = "refresh.yaml"
+
+
+def find(workspace: Path, project: Path, named: Path | None = None) -> Path:
+    """The file that counts: the one that is named (below the project), the workspace's own, or the project's."""
+    if named is not None:
+        return project / named
+    own = workspace / FILE
+    return own if own.is_file() else project / FILE
+
+
 def load(path: Path) -> Rules:
     """The rules of a file.
 

@@ -3,6 +3,7 @@
     NAME.npz                x [N, ...], perhaps y [N] (indices, -1 for none; or names, "" for none), perhaps `classes`
     NAME/, NAME.zip, NAME.tar.gz ...    images, a folder for each class, those below `unlabelled/` without one
     NAME.labels.csv         `sample,class` or `digest,class`: labels for the window NAME, by what its samples were called
+    NAME.request.yaml       no data, and left alone here: what is wanted of the model (limbeck.refresh.requests)
 
 An entry is whole once nothing in it has changed for a while by the clock of the file system (`ctime`, which a copying
 program cannot set back as it can `mtime`). What begins with a dot or ends with `.partial`, `.part` or `.tmp` is somebody's
@@ -37,7 +38,7 @@ from limbeck.windows.checks import Unfit
 from limbeck.windows.rules import WindowRules
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
-LABELS, ARRAYS = ".labels.csv", ".npz"
+LABELS, ARRAYS, REQUEST = ".labels.csv", ".npz", ".request.yaml"
 UNFINISHED = (".partial", ".part", ".tmp")
 NO_CLASS = "unlabelled"
 """The folder of images without a label."""
@@ -71,6 +72,11 @@ class Incoming:
 def is_unfinished(entry: Path) -> bool:
     """Whether an entry's name says that somebody is still copying, or that it is none."""
     return entry.name.startswith(".") or entry.name.endswith(UNFINISHED)
+
+
+def is_request(entry: Path) -> bool:
+    """Whether an entry asks for something instead of bringing samples."""
+    return entry.name.lower().endswith(REQUEST) and not is_unfinished(entry)
 
 
 def kind_of(entry: Path) -> Kind:

@@ -110,7 +110,7 @@ def take_in(
         return Intake((), ())
     with shelf.turn(windows):
         taker = Taker(windows, Reference(data, teacher), rules, requested, say)
-        found = sorted(path for path in drop.iterdir() if path.name != TAKEN)
+        found = sorted(path for path in drop.iterdir() if path.name != TAKEN and not entries.is_request(path))
         offered = [path for path in found if not entries.is_unfinished(path)]
         offered.sort(key=lambda path: entries.kind_of(path) == "labels")  # after the window that they are for
         arrived, waiting = [], [path.name for path in found if entries.is_unfinished(path) and path.name[0] != "."]

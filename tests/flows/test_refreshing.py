@@ -36,6 +36,7 @@ class Fake(Refresh):
         self.said: list[str] = []
         super().__init__(base, "phone", rules, run_stages=self.run_one, approve=lambda *_: "", say=self.said.append)
         self.ends, self.ran, self.shipped, self.by_now = ends, [], [], ""
+        self.verdict_of_exam: str | None = None
 
     def run_one(self, place: Path, target: str, until: str) -> None:
         """Ends as told; what is an exception is raised."""
@@ -48,8 +49,14 @@ class Fake(Refresh):
         each.state, each.verdict = self.ends[each.rung], judged(self.ends[each.rung] == "passed")
         return "model.int8"
 
+    def begin(self, *_: Any, **__: Any) -> str:
+        return "no new window: nothing to do"
+
     def ship(self, told: Story, rung: Any) -> str:
         self.shipped.append(rung)
+        if self.verdict_of_exam:
+            self.end(told, "refused", self.verdict_of_exam)
+            raise ContractBroken(self.verdict_of_exam)
         return self.end(told, "champion", "better")
 
     def overtaken(self, told: Story) -> str:
@@ -101,6 +108,27 @@ def test_one_that_was_cut_off_after_its_gate_ships_without_running_a_rung_again(
     opened(one, tried("recalibrate", "passed"), tried("norms", "waiting"))
     one.run()
     assert (one.ran, one.shipped) == ([], ["recalibrate"])
+
+
+def test_what_landed_while_one_was_open_is_looked_at_once_that_has_ended(base: Path) -> None:
+    one = Fake(base, {})
+    opened(one, tried("recalibrate", "passed"))
+    assert one.run().splitlines()[1:] == ["no new window: nothing to do"]
+    other = Fake(base, {})
+    other.verdict_of_exam = "fails the exam"
+    opened(other, tried("recalibrate", "passed"))
+    assert other.run().splitlines() == ["fails the exam", "no new window: nothing to do"]
+
+
+def test_a_model_is_found_in_the_workspace_that_makes_it(base: Path) -> None:
+    own = base / "work/fashion/params.yaml"
+    own.parent.mkdir(parents=True)
+    own.write_text(TINY.read_text().replace("name: tiny", "name: fashion"))
+    (base / "work/broken").mkdir()
+    (base / "work/broken/params.yaml").write_text("name: []")
+    assert standing.made_in("tiny-sensor") == (base, "sensor")
+    assert standing.made_in("fashion-phone") == (own.parent, "phone")
+    assert standing.made_in("somebody-elses") is None
 
 
 def test_a_rung_that_would_not_end_within_the_days_budget_waits(base: Path) -> None:
@@ -240,6 +268,9 @@ class Ships(Refresh):
         rules = RULES.model_copy(update={"ship": ship})
         super().__init__(base, "phone", rules, run_stages=self.stage, approve=self.asked, say=lambda _: None)
         self.answer, self.by_now = answer, [""]
+
+    def begin(self, *_: Any, **__: Any) -> str:
+        return "no new window: nothing to do"
 
     def stage(self, place: Path, target: str, until: str) -> None:
         self.did.append(until)

@@ -81,15 +81,17 @@ def test_the_deployment_leaves_open_what_is_searched() -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("prefect_server")
 def test_a_run_shows_its_trials_and_its_front_in_prefect(home: Path) -> None:
-    from prefect.artifacts import Artifact
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import ArtifactFilter
 
     state = search("sensor", folder=home, knobs=Path("space.yaml"), trials=6, sampler="random", return_state=True)
     assert "trials are the front; work/search/tiny-sensor-random/front.json" in str(state.message)
-    trials, front = (Artifact.get(f"search-tiny-sensor-random-{name}") for name in ("trials", "front"))
-    assert trials is not None
-    assert front is not None
-    assert '"validation %"' in str(trials.data)
-    assert "Take one over" in str(front.data)
+    wanted = [f"search-tiny-sensor-random-{name}" for name in ("trials", "front")]
+    with get_client(sync_client=True) as client:
+        chosen = ArtifactFilter.model_validate({"key": {"any_": wanted}})
+        found = {each.key: str(each.data) for each in client.read_artifacts(artifact_filter=chosen)}
+    assert '"validation %"' in found[wanted[0]]
+    assert "Take one over" in found[wanted[1]]
     refused = search("sensr", folder=home, knobs=Path("space.yaml"), return_state=True)
     assert refused.is_failed()
     assert "no target 'sensr'" in str(refused.message)

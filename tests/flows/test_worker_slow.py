@@ -89,7 +89,8 @@ def test_no_path_of_this_machine_stands_in_the_deployments() -> None:
     declared = yaml.safe_load((ROOT / "prefect.yaml").read_text())
     assert str(ROOT) not in (ROOT / "prefect.yaml").read_text()
     limits = {entry["name"]: entry.get("concurrency_limit") for entry in declared["deployments"]}
-    assert limits == dict.fromkeys(("compress", "compress-nightly", "search", "renew", "rollout"), 1)
+    names = ("compress", "compress-nightly", "search", "refresh", "renew", "rollout")
+    assert limits == dict.fromkeys(names, 1)
 
 
 def completed(environment: dict[str, str]) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """A request is a file; what it means is a rung to begin at, or a workspace to run."""
 
 import copy
+import time
 from pathlib import Path
 from typing import Any
 
@@ -129,3 +130,22 @@ def test_a_budget_that_no_cut_keeps_is_refused(base: dict[str, Any]) -> None:
             ChangeBudget(target="sensr", clauses={"max_drop": 1}), base, CHAMPION, variant="model.int8",
             latency=latency(16), rules=RULES,
         )  # fmt: skip
+
+
+def test_a_dropped_request_stands_until_it_is_put_away(tmp_path: Path) -> None:
+    for name in ("b.request.yaml", "a.request.yaml", "c.request.yaml.partial", ".d.request.yaml", "noon.npz"):
+        (tmp_path / name).write_text("new_classes: [truck]")
+    names = [path.name for path in requests.dropped(tmp_path, time.time() + 1)]
+    assert names == ["a.request.yaml", "b.request.yaml"]
+    assert requests.dropped(tmp_path, time.time() - 60) == [], "it may not be whole yet"
+    requests.take(tmp_path / "a.request.yaml")
+    assert [path.name for path in requests.dropped(tmp_path, time.time() + 1)] == ["b.request.yaml"]
+    assert requests.dropped(tmp_path / "absent", time.time()) == []
+
+
+def test_a_standing_request_is_ready_for_the_classes_that_people_labelled_often_enough() -> None:
+    labelled = {"truck": RULES.min_class_samples, "tram": RULES.min_class_samples - 1}
+    found = requests.ready(("truck", "tram", "bike"), labelled, RULES)
+    assert found is not None
+    assert found.new_classes == ("truck",)
+    assert requests.ready(("tram",), labelled, RULES) is None

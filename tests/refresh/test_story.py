@@ -95,3 +95,13 @@ def test_a_day_counts_what_ended_on_it() -> None:
     each.took(40.0, NOW)
     each.took(2.0, NOW + timedelta(days=1))
     assert (each.seconds, each.by_day) == (42.0, {"2026-01-02": 40.0, "2026-01-03": 2.0})
+
+
+def test_one_that_ended_on_these_very_windows_is_not_tried_again_unless_a_rung_broke() -> None:
+    same = ("1", {"d"}, "input statistics moved")
+    refused = story(tried("norms", "refused"), outcome="failed")
+    assert refused.has_answered(*same)
+    assert not story(tried("norms", "waiting")).has_answered(*same), "it is not over"
+    assert not story(tried("norms", "failed"), outcome="failed").has_answered(*same), "a full disk, say"
+    for other in (("2", *same[1:]), ("1", {"d", "e"}, same[2]), (*same[:2], "new classes truck")):
+        assert not refused.has_answered(*other)

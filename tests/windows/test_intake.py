@@ -22,7 +22,7 @@ from limbeck.data.window import read_about, read_keys, read_window
 from limbeck.errors import DataError
 from limbeck.windows import shelf
 from limbeck.windows.entries import name_of
-from limbeck.windows.intake import digests
+from limbeck.windows.intake import Intake, digests
 from limbeck.windows.labelling import Teacher
 from limbeck.windows.rules import WindowRules
 from tests.windows.conftest import CLASSES, RULES, TEACHER, Yard, drawn
@@ -146,6 +146,14 @@ def test_a_name_can_say_that_an_entry_is_unfinished(yard: Yard, name: str) -> No
     yard.put("new.npz", x=drawn(60, 1)[0]).rename(yard.drop / name)
     assert not yard.take().arrived
     assert (yard.drop / name).exists()
+
+
+def test_a_request_is_no_window_and_stays_where_it_is(yard: Yard) -> None:
+    yard.drop.mkdir()
+    request = yard.drop / "noon.request.yaml"
+    request.write_text("new_classes: [truck]")
+    assert yard.take() == Intake((), ())
+    assert request.is_file()
 
 
 def test_an_entry_that_changes_while_it_is_read_waits(yard: Yard, base: Path) -> None:
