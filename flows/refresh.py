@@ -29,7 +29,7 @@ from flows.shipping import Approve, Say
 from flows.standing import Waits, made_in
 from flows.turns import Busy
 from limbeck import params as params_file
-from limbeck.errors import ContractBroken, LimbeckError, ParamsError
+from limbeck.errors import ContractBroken, LimbeckError
 from limbeck.refresh import requests
 from limbeck.refresh import rules as rules_file
 from limbeck.refresh.rules import Rules
@@ -42,8 +42,8 @@ def refresh(
     folder: Path | None = None,
     rules: Path | None = None,
     request: Path | None = None,
-    model: str | None = None,
     anyway: bool = False,
+    model: str | None = None,
     show: bool = False,
 ) -> State[Any]:
     """Take in what landed; where that calls for it, try the ladder's rungs until one passes, and let it ship.
@@ -54,8 +54,8 @@ def refresh(
         folder: another workspace's folder.
         rules: the values of a refresh, below the project unless absolute; the workspace's refresh.yaml or else the project's.
         request: a task request to fulfil now; those in the drop folder need not be named.
-        model: a registered model, which says target and workspace; one that is made elsewhere is left alone.
         anyway: a person has looked: act on what nothing was learned from, moved or not.
+        model: a registered model, which says target and workspace; one that is made elsewhere is left alone.
         show: keep the terminal informed (the command line does).
 
     """
@@ -131,7 +131,7 @@ def _standing(
             if not dry:
                 requests.take(path)
         except LimbeckError as error:  # it stays where it is until somebody mends it or takes it away
-            failures.append(ParamsError(f"{path}: {error}"))
+            failures.append(error)
     return standing
 
 
@@ -212,7 +212,7 @@ def main(
         print(error, file=sys.stderr)
         raise SystemExit(error.exit_code) from None
     os.environ.update(guard.start().environment)  # what Prefect starts ends with this process
-    state: Any = refresh(target, recipe, folder, rules, request, None, anyway, show=True, return_state=True)
+    state: Any = refresh(target, recipe, folder, rules, request, anyway, None, show=True, return_state=True)
     print(state.message, file=sys.stderr if state.is_failed() else sys.stdout)
     answer = state.result(raise_on_failure=False)
     raise SystemExit(getattr(answer, "exit_code", 1) if state.is_failed() else 0)

@@ -50,8 +50,7 @@ class Refresh(Shipping):
         return cls(base, target, rules, run_stages=never, approve=never, say=say)
 
     def run(
-        self, request: TaskRequest | None = None, *, standing: tuple[str, ...] = (), anyway: bool = False,
-        dry: bool = False,
+        self, request: TaskRequest | None = None, *, standing: tuple[str, ...] = (), anyway: bool = False, dry: bool = False
     ) -> str:  # fmt: skip
         """Do what there is to do, what was begun before first; what became of it, in a line each.
 
@@ -78,15 +77,15 @@ class Refresh(Shipping):
                     ended.append(str(error))
                 if dry:
                     return ended[0]
-            # what landed meanwhile has no other run than this
-            found = self.begin(told, request, standing, anyway=anyway, dry=dry)
+            # What landed meanwhile has no other run than this one.
+            found = self.begin(told, request, standing, anyway=anyway and not ended, went_on=bool(ended), dry=dry)
             return "\n".join([*ended, found if isinstance(found, str) else self.climb(found, dry=dry)])
 
     # What arrived, and whether it calls for anything.
 
     def begin(
-        self, told: Sequence[Story], request: TaskRequest | None, standing: tuple[str, ...] = (), *,
-        anyway: bool = False, dry: bool,
+        self, told: Sequence[Story], request: TaskRequest | None, standing: tuple[str, ...] = (), *, anyway: bool = False,
+        went_on: bool = False, dry: bool,
     ) -> Story | str:  # fmt: skip
         """Take in what landed, look at it, and open a story where that, or a request, calls for one."""
         version, place = self.champion()
@@ -135,7 +134,7 @@ class Refresh(Shipping):
         if meaning is None and (few := self.few_labels(pending)):
             return f"no action: {why}, but {few}"
         digests = {read_about(folder).digest for folder in pending}
-        if told and not anyway and told[-1].has_answered(version, digests, why):
+        if told and not anyway and told[-1].has_answered(version, digests, why, now=went_on):
             return (
                 f"refresh {told[-1].number} had the same windows ({told[-1].outcome}: {told[-1].why}): waits for others"
             )
@@ -153,10 +152,9 @@ class Refresh(Shipping):
         )
         past = [spent for each in told for spent in each.spent()]
         opened = Story(
-            model=self.model, target=self.target, began=now, champion=version,
-            number=told[-1].number + 1 if told else 1, workspace=place,
-            windows=[self.source(folder) for folder in pending], asked=why, looked=seen,
-            tries=[self.planned(step, champion, pending, past) for step in steps],
+            model=self.model, target=self.target, number=told[-1].number + 1 if told else 1, began=now, champion=version, workspace=place,
+            windows=[self.source(folder) for folder in pending], asked=why,
+            looked=seen, tries=[self.planned(step, champion, pending, past) for step in steps],
         )  # fmt: skip
         for step in steps:
             if step.params is not None and not dry:

@@ -77,5 +77,4 @@ def _notes(parts: Sequence[Part]) -> Iterator[str]:
         for noticed in part.noticed[1:]:
             yield f"{part.name}: {noticed}"
         for each in part.story.tries if part.story else ():
-            if each.state != "waiting":  # a dearer one than the one that passed
-                yield f"{part.name}: {line(each)}"
+            yield f"{part.name}: {line(each, is_over=True)}"

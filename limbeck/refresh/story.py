@@ -166,13 +166,13 @@ class Story(_Part):
         """What its rungs took."""
         return sum(each.seconds for each in self.tries)
 
-    def has_answered(self, champion: str, digests: set[str], asked: str) -> bool:
+    def has_answered(self, champion: str, digests: set[str], asked: str, *, now: bool = False) -> bool:
         """Whether it ended about these very windows, for this very reason: to try again would end the same.
 
-        A rung that failed, rather than was refused, is worth another try.
+        A rung that failed, rather than was refused, is worth another try, but not `now`.
         """
         is_same = (self.champion, {window.digest for window in self.windows}, self.asked) == (champion, digests, asked)
-        return is_same and self.outcome is not None and all(each.state != "failed" for each in self.tries)
+        return is_same and self.outcome is not None and (now or all(each.state != "failed" for each in self.tries))
 
     def spent(self) -> list[Spent]:
         """Rungs that ran to their end, for the cost of the next."""

@@ -71,7 +71,7 @@ def test_what_happens_outside_runs_deployments(tmp_path: Path) -> None:
         client = open_client(running.mlflow)
         client.set_registered_model_alias(MODEL, "candidate", "1")
         client.set_registered_model_alias(MODEL, "champion", "1")
-        running.wait_for(lambda: len(running.runs("COMPLETED")) == 2)
+        running.wait_for(lambda: seen.exists() and len(seen.read_text().splitlines()) == 2)  # `refresh` runs, too
         assert sorted(seen.read_text().splitlines()) == sorted([f"{MODEL} 1", f"{tmp_path} tonight"])
         register_again_and_ask_for_the_secret(running.mlflow, running.ports["hook"])
         told = "".join(log.read_text() for log in (tmp_path / ".limbeck/logs").glob("*.log"))

@@ -36,7 +36,7 @@ class Fake(Refresh):
         self.said: list[str] = []
         super().__init__(base, "phone", rules, run_stages=self.run_one, approve=lambda *_: "", say=self.said.append)
         self.ends, self.ran, self.shipped, self.by_now = ends, [], [], ""
-        self.verdict_of_exam: str | None = None
+        self.failing: str | None = None
 
     def run_one(self, place: Path, target: str, until: str) -> None:
         """Ends as told; what is an exception is raised."""
@@ -45,18 +45,18 @@ class Fake(Refresh):
         if isinstance(self.ends[place.name], BaseException):
             raise self.ends[place.name]
 
+    def begin(self, told: Any, request: Any, standing: Any = (), **_: Any) -> str:
+        return "no new window: nothing to do"
+
     def judge(self, told: Story, each: Try, place: Path) -> str:
         each.state, each.verdict = self.ends[each.rung], judged(self.ends[each.rung] == "passed")
         return "model.int8"
 
-    def begin(self, *_: Any, **__: Any) -> str:
-        return "no new window: nothing to do"
-
     def ship(self, told: Story, rung: Any) -> str:
         self.shipped.append(rung)
-        if self.verdict_of_exam:
-            self.end(told, "refused", self.verdict_of_exam)
-            raise ContractBroken(self.verdict_of_exam)
+        if self.failing:
+            self.end(told, "refused", self.failing)
+            raise ContractBroken(self.failing)
         return self.end(told, "champion", "better")
 
     def overtaken(self, told: Story) -> str:
@@ -115,7 +115,7 @@ def test_what_landed_while_one_was_open_is_looked_at_once_that_has_ended(base: P
     opened(one, tried("recalibrate", "passed"))
     assert one.run().splitlines()[1:] == ["no new window: nothing to do"]
     other = Fake(base, {})
-    other.verdict_of_exam = "fails the exam"
+    other.failing = "fails the exam"
     opened(other, tried("recalibrate", "passed"))
     assert other.run().splitlines() == ["fails the exam", "no new window: nothing to do"]
 
@@ -269,15 +269,15 @@ class Ships(Refresh):
         super().__init__(base, "phone", rules, run_stages=self.stage, approve=self.asked, say=lambda _: None)
         self.answer, self.by_now = answer, [""]
 
-    def begin(self, *_: Any, **__: Any) -> str:
-        return "no new window: nothing to do"
-
     def stage(self, place: Path, target: str, until: str) -> None:
         self.did.append(until)
 
     def asked(self, told: Story, keep: Any) -> str:
         self.did.append("asked")
         return self.answer
+
+    def begin(self, told: Any, request: Any, standing: Any = (), **_: Any) -> str:
+        return "no new window: nothing to do"
 
     def overtaken(self, told: Story) -> str:
         return self.by_now.pop(0) if len(self.by_now) > 1 else self.by_now[0]
@@ -361,6 +361,27 @@ def test_a_champion_of_elsewhere_is_not_refreshed(base: Path, monkeypatch: pytes
     monkeypatch.setattr(standing.registry, "champion_of", lambda model, *, uri: ("3", "elsewhere"))
     with pytest.raises(LimbeckError, match="version 3, the champion of tiny-phone, was made neither in"):
         Refresh.quiet(base, "phone", RULES).run()
+
+
+def test_requests_in_the_drop_folder_stand_and_one_that_is_none_is_told_and_stops_nothing(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows import refresh
+
+    drop = base / RULES.drop
+    drop.mkdir()
+    (drop / "evening.request.yaml").write_text("new_classes: [truck]")
+    (drop / "broken.request.yaml").write_text("new_class: [truck]")
+    (drop / "watch.request.yaml").write_text("change_budget: {target: phone, clauses: {max_size_kb: 9}}")
+    hasty = RULES.model_copy(update={"windows": RULES.windows.model_copy(update={"settle_s": -1})})
+    monkeypatch.setattr(refresh, "fulfil", lambda base, request, *_, **__: f"cut for {request.change_budget.clauses}")
+    said: list[str] = []
+    failures: list[LimbeckError] = []
+    stand = refresh._standing(base, hasty, said.append, said, failures)
+    assert stand == {drop / "evening.request.yaml": ("truck",)}
+    assert said == ["cut for {'max_size_kb': 9.0}"]
+    assert "broken.request.yaml is no request" in str(failures[0])
+    assert sorted(path.name for path in drop.iterdir()) == [".taken", "broken.request.yaml", "evening.request.yaml"]
 
 
 def looked(reason: str, *, sources: tuple[str, ...] = (), fires: bool = False) -> Any:

@@ -58,6 +58,18 @@ def test_a_rung_that_waits_says_what_it_will_cost_and_from_what_that_is_known() 
     assert line(tried("distil", "waiting")) == "distil: about 60 s (1 run of this rung)"
 
 
+def test_one_that_ended_on_these_very_windows_is_not_tried_again_unless_a_rung_broke() -> None:
+    same = ("1", {"d"}, "input statistics moved")
+    refused = story(tried("norms", "refused"), outcome="failed")
+    assert refused.has_answered(*same)
+    assert not story(tried("norms", "waiting")).has_answered(*same), "it is not over"
+    broke = story(tried("norms", "failed"), outcome="failed")
+    assert not broke.has_answered(*same), "a full disk, say"
+    assert broke.has_answered(*same, now=True)
+    for other in (("2", *same[1:]), ("1", {"d", "e"}, same[2]), (*same[:2], "new classes truck")):
+        assert not refused.has_answered(*other)
+
+
 def test_a_rung_that_was_never_needed_was_not_tried(tmp_path: Path) -> None:
     told = story(tried("norms", "passed"), tried("distil", "waiting"), outcome="champion", version="2")
     assert "- distil: not tried" in page(told, tmp_path).markdown()
@@ -95,13 +107,3 @@ def test_a_day_counts_what_ended_on_it() -> None:
     each.took(40.0, NOW)
     each.took(2.0, NOW + timedelta(days=1))
     assert (each.seconds, each.by_day) == (42.0, {"2026-01-02": 40.0, "2026-01-03": 2.0})
-
-
-def test_one_that_ended_on_these_very_windows_is_not_tried_again_unless_a_rung_broke() -> None:
-    same = ("1", {"d"}, "input statistics moved")
-    refused = story(tried("norms", "refused"), outcome="failed")
-    assert refused.has_answered(*same)
-    assert not story(tried("norms", "waiting")).has_answered(*same), "it is not over"
-    assert not story(tried("norms", "failed"), outcome="failed").has_answered(*same), "a full disk, say"
-    for other in (("2", *same[1:]), ("1", {"d", "e"}, same[2]), (*same[:2], "new classes truck")):
-        assert not refused.has_answered(*other)
