@@ -42,10 +42,10 @@ check: .venv/installed  ## lint, types, layers
 	@ruff check --no-cache . && ruff format --no-cache --check . && mypy && lint-imports --no-cache
 
 ui: .venv/installed  ## MLflow and Prefect on loopback, until interrupted
-	@exec python -m flows.servers
+	@exec python -m flows.services.servers
 
 up: .venv/installed  ## the same and a worker: does what prefect.yaml says, and when data lands, until interrupted
-	@exec python -m flows.servers --worker
+	@exec python -m flows.services.servers --worker
 
 bench: .venv/installed  ## measure Limbeck against its floors; results/*.json
 	@python -m benchmarks

@@ -36,7 +36,7 @@ HOOK_ROUTE = "/registry"
 """Where the registry's webhook calls, on loopback."""
 
 HEARTBEAT_S = 30
-"""How often a flow run says that it lives (Prefect's least): `flows.tending` counts on it."""
+"""How often a flow run says that it lives (Prefect's least): `flows.services.tending` counts on it."""
 
 
 def settle() -> None:

@@ -1,6 +1,6 @@
 """`python -m flows.refresh`, and the flow that prefect.yaml schedules: new data in, drift, a better student out.
 
-What happens in which order stands in `flows.refreshing`.
+What happens in which order stands in `flows.refreshing.climbing`.
 """
 
 import os
@@ -21,12 +21,12 @@ from prefect import flow, get_run_logger
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
-from flows.approval import Approval, NotYet
 from flows.pipeline import PipelineFailed, compress
-from flows.refreshing import Refresh
-from flows.requesting import fulfil
-from flows.shipping import Approve, Say
-from flows.standing import Waits, made_in
+from flows.refreshing.approval import Approval, NotYet
+from flows.refreshing.climbing import Refresh
+from flows.refreshing.requesting import fulfil
+from flows.refreshing.shipping import Approve, Say
+from flows.refreshing.standing import Waits, made_in
 from flows.turns import Busy
 from limbeck import params as params_file
 from limbeck.errors import ContractBroken, LimbeckError

@@ -18,7 +18,7 @@ import yaml
 
 from examples.day.world import Digits
 from flows import environment, guard, workspace
-from flows.refreshing import Refresh
+from flows.refreshing.climbing import Refresh
 from limbeck.edge import manifest
 from limbeck.edge.session import open_session
 from limbeck.errors import LimbeckError
@@ -125,7 +125,7 @@ def services(place: Path, *, lost_s: float) -> Iterator[Services]:
         "PREFECT_SERVER_SERVICES_SCHEDULER_ENABLED": "false",  # the wall's clock has no say in this day
     }
     environment.set_up(quiet_console=True)
-    command = [sys.executable, "-m", "flows.servers", "--worker", "--folder", str(place)]
+    command = [sys.executable, "-m", "flows.services.servers", "--worker", "--folder", str(place)]
     command += ["--lost-s", str(lost_s), "--quiet-s", str(QUIET_S)]
     command += [word for name, port in ports.items() for word in (f"--{name}-port", str(port))]
     watching = guard.start()

@@ -133,7 +133,7 @@ def read(headers: Mapping[str, str], body: bytes, shared: str, now: float) -> Ch
     if not hmac.compare_digest(signature(shared, delivery, timestamp, body).encode(), signed.encode()):
         raise WebhookError(
             f"the delivery is not signed with our secret. Next: the same {SECRET} for the server's webhook, "
-            "python -m flows.deploy --hook registers it anew."
+            "python -m flows.services.deploy --hook registers it anew."
         )
     try:
         age = now - int(timestamp)

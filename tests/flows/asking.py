@@ -8,7 +8,7 @@ import yaml
 
 import flows.refresh as module
 from flows import environment
-from flows.refreshing import Refresh
+from flows.refreshing.climbing import Refresh
 from limbeck.refresh.story import Story
 from tests.conftest import ROOT, TINY
 from tests.refresh.stories import judged, story, tried

@@ -25,7 +25,7 @@ LOST_S = 60.0
 
 
 class Up:
-    """A running `python -m flows.servers --worker`; `environment` talks to its servers."""
+    """A running `python -m flows.services.servers --worker`; `environment` talks to its servers."""
 
     def __init__(self, home: Path, **more: str) -> None:
         self.home = home
@@ -45,7 +45,7 @@ class Up:
 
     def start(self) -> "subprocess.Popen[bytes]":
         ports = [word for name, port in self.ports.items() for word in (f"--{name}-port", str(port))]
-        command = [sys.executable, "-m", "flows.servers", "--worker", "--folder", str(self.home), *ports]
+        command = [sys.executable, "-m", "flows.services.servers", "--worker", "--folder", str(self.home), *ports]
         with (self.home / "up.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [*command, "--lost-s", str(LOST_S), "--quiet-s", "1"],

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from flows import environment
-from flows.standing import turn
+from flows.refreshing.standing import turn
 from limbeck.refresh import story as story_file
 from limbeck.refresh.story import Story
 from tests.flows.conftest import ROOT

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from flows.environment import HOOK_ROUTE
-from flows.hook import MAX_BYTES, Hook
+from flows.services.hook import MAX_BYTES, Hook
 from limbeck.tracking.webhooks import Change
 from tests.tracking.test_webhooks import MOVED, SECRET, delivery
 

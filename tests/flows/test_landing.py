@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.landing import Drop, Landed
+from flows.services.landing import Drop, Landed
 
 QUIET_S = 10.0
 

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 import yaml
 
-from flows import environment, refreshing, requesting, shipping, standing
-from flows.refreshing import Refresh
-from flows.standing import Waits, turn
+from flows import environment
+from flows.refreshing import climbing as refreshing
+from flows.refreshing import requesting, shipping, standing
+from flows.refreshing.climbing import Refresh
+from flows.refreshing.standing import Waits, turn
 from flows.turns import Busy
 from limbeck.atomic import write_json
 from limbeck.data.window import Origin

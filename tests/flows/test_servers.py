@@ -8,8 +8,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flows import servers
-from flows.servers import Ended, Programs
+from flows.services import servers
+from flows.services.servers import Ended, Programs
 from limbeck.tracking import webhooks
 
 LONG_S = 30.0

@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 import pytest
 from prefect.client.schemas.objects import State, StateType
 
-from flows.tending import TRIES, Tender
+from flows.services.tending import TRIES, Tender
 
 START = datetime(2026, 11, 21, 12, tzinfo=UTC)
 LOST_S = 120.0

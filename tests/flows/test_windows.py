@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flows.windows import track
+from flows.refreshing.windows import track
 from limbeck.data.window import read_window
 from limbeck.errors import DataError
 from limbeck.windows.intake import take_in

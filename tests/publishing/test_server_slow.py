@@ -13,7 +13,7 @@ import pytest
 from tuf.ngclient import UpdaterConfig
 from tuf.ngclient.urllib3_fetcher import Urllib3Fetcher
 
-from flows.servers import mlflow_command
+from flows.services.servers import mlflow_command
 from limbeck import ledger
 from limbeck.errors import PublishingError, TrackingError
 from limbeck.tracking import delivery

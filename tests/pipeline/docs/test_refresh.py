@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flows.approval import Answer
+from flows.refreshing.approval import Answer
 from limbeck.refresh.requests import TaskRequest
 from limbeck.refresh.rungs import RUNGS
 from tests.pipeline.clones import Clone, copy_of

@@ -10,8 +10,8 @@ import pytest
 import typer
 import yaml
 
-from flows import deploy, listen, servers
-from flows.landing import Landed
+from flows.services import deploy, listen, servers
+from flows.services.landing import Landed
 from limbeck.tracking.webhooks import ACTIONS, Change
 from tests.conftest import ROOT
 from tests.flows.conftest import make_project

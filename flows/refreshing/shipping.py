@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from flows import environment
-from flows.standing import Standing, appoint, registered
+from flows.refreshing.standing import Standing, appoint, registered
 from limbeck.data.prepared import read_meta
 from limbeck.errors import ContractBroken
 from limbeck.refresh import gate, story

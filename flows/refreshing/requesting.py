@@ -11,9 +11,9 @@ from typing import Any
 import yaml
 
 from flows import workspace
-from flows.refreshing import Refresh
-from flows.shipping import RunStages, Say
-from flows.standing import appoint, keep, place_of, turn
+from flows.refreshing.climbing import Refresh
+from flows.refreshing.shipping import RunStages, Say
+from flows.refreshing.standing import appoint, keep, place_of, turn
 from limbeck import params as params_file
 from limbeck.refresh import requests
 from limbeck.refresh.requests import Meaning, TaskRequest

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from flows import windows, workspace
-from flows.shipping import Say, Shipping
-from flows.standing import Waits, keep, turn
+from flows import workspace
+from flows.refreshing import windows
+from flows.refreshing.shipping import Say, Shipping
+from flows.refreshing.standing import Waits, keep, turn
 from limbeck import params as params_file
 from limbeck.atomic import replace, write_json
 from limbeck.data.prepared import read_meta

@@ -1,4 +1,4 @@
-"""`python -m flows.deploy`: what a Prefect server must know before workers may work for us. `make up` runs it.
+"""`python -m flows.services.deploy`: what a Prefect server must know before workers may work for us. `make up` runs it.
 
 The work pool, the deployments of prefect.yaml and, where it is asked for, the registry's webhook. All of it may be repeated.
 """
@@ -26,7 +26,8 @@ from limbeck.tracking import webhooks
 
 def main(
     hook: Annotated[
-        str | None, typer.Option(help="Where the registry tells what changes (flows.listen); needs its secret.")
+        str | None,
+        typer.Option(help="Where the registry tells what changes (flows.services.listen); needs its secret."),
     ] = None,
 ) -> None:
     """Make the work pool, deploy prefect.yaml; all of it may be repeated."""

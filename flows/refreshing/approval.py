@@ -20,7 +20,7 @@ from prefect.input import RunInput
 from prefect.runtime import deployment, flow_run
 from pydantic import ValidationError
 
-from flows.standing import Waits
+from flows.refreshing.standing import Waits
 from limbeck.refresh.story import Asked, Story
 
 POLL_S = 10

@@ -1,9 +1,9 @@
-"""`python -m flows.servers`: MLflow and Prefect on loopback, with `--worker` also all that works by itself.
+"""`python -m flows.services.servers`: MLflow and Prefect on loopback, with `--worker` also all that works by itself.
 
 make ui   Prefect's server, MLflow
-make up   the same, then `flows.deploy`, a worker of the pool and `flows.listen`; these two are started again when
+make up   the same, then `flows.services.deploy`, a worker of the pool and `flows.services.listen`; these two are started again when
 they end. Interrupted, worker and flows are ended at once and without a question: none of them says of a
-run that it was cancelled, so the next `make up` goes on with it (see `flows.tending`).
+run that it was cancelled, so the next `make up` goes on with it (see `flows.services.tending`).
 """
 
 import os
@@ -184,10 +184,10 @@ def main(
                 forget(mlflow)
                 hook = f"http://{LOOPBACK}:{hook_port}{environment.HOOK_ROUTE}"
                 told = ["--hook", hook] if hooked and mlflow != uri else []  # another's server may not call loopback
-                programs.once("deploy", ["flows.deploy", *told], variables)
+                programs.once("deploy", ["flows.services.deploy", *told], variables)
                 waits = ["--quiet-s", str(quiet_s), "--lost-s", str(lost_s)]
                 place_only = ["--folder", str(place)] if folder else []
-                listener = ["flows.listen", "--port", str(hook_port), *waits, *place_only]
+                listener = ["flows.services.listen", "--port", str(hook_port), *waits, *place_only]
                 programs.work("listener", listener, variables)
                 print(
                     f"Listener for data in {environment.DROP}/{' and for the registry' if hooked else ''}", flush=True

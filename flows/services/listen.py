@@ -1,6 +1,6 @@
-"""`python -m flows.listen`: what happens outside becomes events, on which deployments run; lost runs are tried again.
+"""`python -m flows.services.listen`: what happens outside becomes events, on which deployments run; lost runs are tried again.
 
-`make up` starts it. What it does beside that stands in `flows.tending`.
+`make up` starts it. What it does beside that stands in `flows.services.tending`.
 
 drop/ of a workspace ---- limbeck.data-landed --+
 +--> Prefect's server --> triggers in prefect.yaml --> a run
@@ -23,11 +23,11 @@ if __name__ == "__main__":
 import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
 
-from flows.announcing import announce
 from flows.environment import DROP, HOOK_PORT, HOOK_ROUTE, LOST_S, POOL, QUIET_S, ROOT
-from flows.hook import Hook
-from flows.landing import Drop, Landed
-from flows.tending import Tender
+from flows.services.announcing import announce
+from flows.services.hook import Hook
+from flows.services.landing import Drop, Landed
+from flows.services.tending import Tender
 from limbeck.errors import LimbeckError
 from limbeck.tracking import webhooks
 from limbeck.tracking.webhooks import Change
@@ -80,7 +80,7 @@ def workspaces() -> list[Path]:
 
 
 def announce_data(client: SyncPrefectClient, landed: Landed) -> None:
-    """Tell Prefect's server what landed where; see `flows.announcing.announce`."""
+    """Tell Prefect's server what landed where; see `flows.services.announcing.announce`."""
     told = {"workspace": landed.folder.name, "folder": str(landed.folder), "entry": landed.name}
     announce(
         client, DATA, _labels(f"limbeck.drop.{landed.folder.name}.{landed.name}", told), id=landed.id, payload=told
@@ -88,7 +88,7 @@ def announce_data(client: SyncPrefectClient, landed: Landed) -> None:
 
 
 def announce_change(client: SyncPrefectClient, change: Change) -> None:
-    """Tell Prefect's server what changed in the registry; see `flows.announcing.announce`."""
+    """Tell Prefect's server what changed in the registry; see `flows.services.announcing.announce`."""
     named = {"model": change.model, "version": change.version, "alias": change.alias, "action": change.action}
     told = {key: value for key, value in named.items() if value is not None}
     announce(client, REGISTRY, _labels(f"limbeck.model.{change.model}", told), id=change.delivery, payload=named)
