@@ -12,11 +12,11 @@ import copy
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
-import yaml
 from optuna import Trial
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from limbeck.errors import ParamsError
+from limbeck.params import section
 
 Value: TypeAlias = bool | int | float | str | None
 
@@ -65,15 +65,9 @@ def read(path: Path) -> Space:
         ParamsError: it is missing, or is no space.
 
     """
-    try:
-        return Space.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise ParamsError(f"{path} is missing; name a file such as searches/student.yaml.") from None
-    except yaml.YAMLError as error:
-        raise ParamsError(f"{path} is no YAML: {error}") from None
-    except ValidationError as error:
-        told = "\n".join(f"  {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise ParamsError(f"{path} describes no space of values:\n{told}") from None
+    return section(
+        path, Space, missing="name a file such as searches/student.yaml", fault="describes no space of values"
+    )
 
 
 def with_values(raw: dict[str, Any], target: str, values: dict[str, Value]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 import yaml
 from pydantic import (
@@ -56,6 +56,9 @@ Instructions: TypeAlias = Literal["any", "avx2", "vnni", "dotprod"]
 Tune: TypeAlias = Literal["all", "norms", "nothing"]
 """What of a stored network goes on learning."""
 Name: TypeAlias = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,39}$")]
+
+
+Kind = TypeVar("Kind", bound=BaseModel)
 
 
 class Section(BaseModel):
@@ -548,12 +551,7 @@ def load(path: Path = Path("params.yaml")) -> Params:
         ParamsError: naming every offending key, what was expected and what was found.
 
     """
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ParamsError(f"{path} is missing; run in the project's folder, or name a recipe.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ParamsError(f"{path} is no YAML: {error}") from None
+    raw = _parsed(path, "run in the project's folder, or name a recipe")
     if not isinstance(raw, dict):
         raise ParamsError(
             f"{path} holds {type(raw).__name__}, expected sections such as {', '.join(Params.model_fields)}."
@@ -571,17 +569,47 @@ def checked(raw: dict[str, Any], place: str) -> Params:
     try:
         return Params.model_validate(raw)
     except ValidationError as error:
-        lines = "\n".join(f"  {line}" for line in _explain(error))
+        lines = "\n".join(f"  {line}" for line in _explain(error, Params))
         raise ParamsError(f"{place} cannot be used:\n{lines}") from None
 
 
-def _explain(error: ValidationError) -> Iterator[str]:
+def section(path: Path, kind: type[Kind], *, missing: str, fault: str = "cannot be used") -> Kind:
+    """A file that is one section: the rules of a refresh, a request, a space of values.
+
+    Args:
+        path: YAML, or JSON.
+        kind: what it holds.
+        missing: what to do where there is no such file.
+        fault: what is said of one that is none.
+
+    Raises:
+        ParamsError: naming every offending key, what was expected and what was found.
+
+    """
+    raw = _parsed(path, missing)
+    try:
+        return kind.model_validate(raw)
+    except ValidationError as error:
+        lines = "\n".join(f"  {line}" for line in _explain(error, kind))
+        raise ParamsError(f"{path} {fault}:\n{lines}") from None
+
+
+def _parsed(path: Path, missing: str) -> Any:
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ParamsError(f"{path} is missing; {missing}.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ParamsError(f"{path} is no YAML: {error}") from None
+
+
+def _explain(error: ValidationError, root: type[BaseModel]) -> Iterator[str]:
     for problem in error.errors():
         loc = [str(key) for key in problem["loc"]]
         keys = [key for key in loc if not _is_tag(key)]
         where = ".".join(keys)
         if problem["type"] == "extra_forbidden":
-            yield f"{where}: unknown key; {nearest(keys[-1], _siblings(loc))}"
+            yield f"{where}: unknown key; {nearest(keys[-1], _siblings(loc, root))}"
         elif problem["type"] == "union_tag_invalid":
             known = [tag.strip("'").removeprefix("use=") for tag in problem["ctx"]["expected_tags"].split(", ")]
             found = problem["ctx"]["tag"].removeprefix("use=")
@@ -590,12 +618,13 @@ def _explain(error: ValidationError) -> Iterator[str]:
             else:
                 yield f"{where}.use: no teacher {found!r}; {nearest(found, known)}"
         elif problem["type"] == "missing":
-            yield f"{where}: missing; add it (recipes/ and the comments of params.yaml show values)."
+            shown = " (recipes/ and the comments of params.yaml show values)" if root is Params else ""
+            yield f"{where}: missing; add it{shown}."
         else:
             message = problem["msg"].removeprefix("Value error, ")
             found = problem["input"]
             shown = f" (found {found!r})" if isinstance(found, str | int | float | bool | type(None)) else ""
-            yield f"{where or 'params.yaml'}: {message}{shown}"
+            yield f"{where}: {message}{shown}" if where else message
 
 
 def _is_tag(key: str) -> bool:
@@ -603,9 +632,9 @@ def _is_tag(key: str) -> bool:
     return key in ("used", "unused", "warm", "fresh") or key.startswith("use=")
 
 
-def _siblings(loc: list[str]) -> list[str]:
+def _siblings(loc: list[str], root: type[BaseModel]) -> list[str]:
     """The keys that are known where the last of `loc` stands."""
-    model: type[BaseModel] = Params
+    model = root
     for key in loc[:-1]:
         if key in TEACHERS:
             model = TEACHERS[key]

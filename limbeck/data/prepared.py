@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
-from limbeck.atomic import sha256
+from limbeck.data.content import intact
 from limbeck.data.window import Origin
 from limbeck.errors import DataError
 
@@ -99,12 +99,7 @@ def read_origin(folder: Path, name: SplitName) -> NDArray[np.int16]:
 
 def _checked(folder: Path, file: str) -> Path:
     """The path of a prepared array, once its bytes are those that `meta.json` tells."""
-    path, expected = folder / file, read_meta(folder).sha256.get(file)
-    if not path.exists():
-        raise DataError(f"{path} is missing; `dvc checkout data` restores it, or run `dvc repro prepare`.")
-    if (found := sha256(path)) != expected:
-        raise DataError(
-            f"{path} has changed since it was prepared: expected sha256 {str(expected)[:16]}..., found "
-            f"{found[:16]}.... `dvc checkout --force data` restores it."
-        )
-    return path
+    return intact(
+        folder / file, read_meta(folder).sha256.get(file),
+        since="it was prepared", restore="data", other=", or run `dvc repro prepare`",
+    )  # fmt: skip

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from limbeck.atomic import sha256, write_json
+from limbeck.data.content import intact
 from limbeck.errors import DataError
 
 ABOUT, KEYS, CONFIDENCE = "window.json", "keys.json", "confidence.npy"
@@ -189,14 +190,7 @@ def read_window(folder: Path) -> Window:
     """
     about = read_about(folder)
     for name, expected in about.sha256.items():
-        path = folder / name
-        if not path.exists():
-            raise DataError(f"{path} is missing; `dvc checkout {folder}` restores it.")
-        if (found := sha256(path)) != expected:
-            raise DataError(
-                f"{path} has changed since it arrived: expected sha256 {expected[:16]}..., found {found[:16]}.... "
-                f"`dvc checkout --force {folder}` restores it."
-            )
+        intact(folder / name, expected, since="it arrived", restore=str(folder))
     x = np.load(folder / "x.npy", mmap_mode="r", allow_pickle=False)
     y = np.load(folder / "y.npy", allow_pickle=False)
     confidence = np.full(len(y), np.nan, np.float32)

@@ -17,12 +17,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
-from pydantic import Field, PositiveInt, ValidationError, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 from limbeck.components import NONE, nearest
 from limbeck.errors import ParamsError
-from limbeck.params import ContractParams, Name, Section, Share, checked
+from limbeck.params import ContractParams, Name, Section, Share, checked, section
 from limbeck.refresh.rungs import Champion, Rung, unpruned_fits
 from limbeck.windows import entries
 from limbeck.windows.intake import TAKEN
@@ -102,23 +101,7 @@ def read(path: Path) -> TaskRequest:
         ParamsError: it is missing, or is no request.
 
     """
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ParamsError(f"{path} is missing; expected a request, such as new_classes: [truck].") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ParamsError(f"{path} is no YAML: {error}") from None
-    try:
-        return TaskRequest.model_validate(raw)
-    except ValidationError as error:
-        lines = []
-        for problem in error.errors():
-            where = ".".join(map(str, problem["loc"]))
-            message = problem["msg"].removeprefix("Value error, ")
-            if problem["type"] == "extra_forbidden":
-                message = f"unknown key; {nearest(where, list(TaskRequest.model_fields))}"
-            lines.append(f"  {where}: {message}" if where else f"  {message}")
-        raise ParamsError(f"{path} is no request:\n" + "\n".join(lines)) from None
+    return section(path, TaskRequest, missing="expected a request, such as new_classes: [truck]", fault="is no request")
 
 
 def dropped(drop: Path, settled_before: float) -> list[Path]:
@@ -172,8 +155,8 @@ def for_classes(
             "A teacher cannot label a class that it does not know: label more, and drop them as a window."
         )
     start: dict[str, Rung] = {}
-    for name, section in base["targets"].items():
-        start[name] = "distil" if section["distill"]["use"] == NONE else "teacher"
+    for name, target in base["targets"].items():
+        start[name] = "distil" if target["distill"]["use"] == NONE else "teacher"
     begins = ", ".join(f"{name} at {rung}" for name, rung in start.items())
     why = f"new classes {', '.join(new)}: the teacher gives them no answer until it learns them; begins: {begins}"
     return Meaning(why, start=start, new_classes=new)

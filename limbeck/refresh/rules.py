@@ -3,12 +3,10 @@
 from pathlib import Path
 from typing import Literal
 
-import yaml
-from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
 from limbeck.drift.rules import DriftRules
-from limbeck.errors import ParamsError
-from limbeck.params import Section, Share
+from limbeck.params import Section, Share, section
 from limbeck.refresh.gate import GateRules
 from limbeck.refresh.requests import RequestRules
 from limbeck.refresh.rungs import LadderRules, Rates
@@ -75,12 +73,4 @@ def load(path: Path) -> Rules:
         ParamsError: it is missing, or a value is not right; all of them are named.
 
     """
-    try:
-        return Rules.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise ParamsError(f"{path} is missing; copy refresh.yaml of the project, or name one with --rules.") from None
-    except yaml.YAMLError as error:
-        raise ParamsError(f"{path} is no YAML: {error}") from None
-    except ValidationError as error:
-        told = [f"  {'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
-        raise ParamsError(f"{path} cannot be used:\n" + "\n".join(told)) from None
+    return section(path, Rules, missing="copy refresh.yaml of the project, or name one with --rules")

@@ -56,7 +56,7 @@ def test_every_trial_is_shown_when_it_ends_and_the_front_of_them_stands_first(ho
     text = markdown(found)
     assert "| trial | student.model.width | prune.ratio | validation % | bytes | p50 ms |" in text
     assert sum(line.startswith("| ") for line in text.splitlines()) == 1 + len(found.front())
-    assert f"work/search/tiny-sensor-random/front.png](file://{home}/work/search/" in text
+    assert f"work/search/tiny-sensor-random/front.png]({(home / 'work/search').as_uri()}/" in text
 
 
 def test_a_search_that_runs_is_not_run_again_beside_itself(home: Path) -> None:

@@ -47,8 +47,8 @@ def test_a_place_that_does_not_exist_is_named(target: str, place: str, message: 
         ("choose: {a: [1]}", r"choose.a"),
         ("choose: {a: {low: 2, high: 1}}", r"from 2 to 1 is no range"),
         ("choose: {a: {low: 0, high: 1, log: true}}", r"no range of positive numbers"),
-        ("fix: {a: 1}", r"choose: Field required"),
-        ("chose: {a: [1, 2]}", r"chose: Extra inputs"),
+        ("fix: {a: 1}", r"choose: missing; add it"),
+        ("chose: {a: [1, 2]}", r"chose: unknown key; did you mean 'choose'"),
         ("a: [", r"is no YAML"),
     ],
 )

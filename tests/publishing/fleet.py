@@ -19,11 +19,10 @@ from tests.tracking.conftest import MODEL
 BATCH = np.zeros((1, 4), np.uint8)
 
 
-class Fleet(Folder):
-    """A folder into which devices report, too."""
+class Uploads:
+    """A place of reports in memory."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
+    def __init__(self) -> None:
         self.files: dict[str, dict[str, bytes]] = {}
 
     def reporters(self) -> list[str]:
@@ -34,6 +33,14 @@ class Fleet(Folder):
 
     def hear(self, reporter: str, name: str) -> bytes | None:
         return self.files[reporter].get(name)
+
+
+class Fleet(Uploads, Folder):
+    """A folder into which devices report, too."""
+
+    def __init__(self, path: Path) -> None:
+        Folder.__init__(self, path)
+        Uploads.__init__(self)
 
     def put_report(self, device: str, content: dict[str, Any] | bytes, moment: float, key: str) -> None:
         folder = self.files.setdefault(device, {})

@@ -1,11 +1,17 @@
 import itertools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from limbeck import export, models, quantization
+from limbeck.checkpoint import Spec
+from limbeck.components import Component
+from limbeck.edge.session import open_session
 from limbeck.params import Instructions, QuantizeParams
 from limbeck.quantization.arithmetic import ARITHMETICS, BEST_FOR, arithmetic_of
 
@@ -49,3 +55,20 @@ def test_every_tensor_of_a_prepared_network_gets_its_integers(name: str, calibra
         (arithmetic.activations, whole.min, whole.max, torch.per_tensor_affine),
         (torch.int8, *arithmetic.weights, torch.per_channel_symmetric),
     }
+
+
+@pytest.mark.parametrize("name", ARITHMETICS)
+def test_files_of_every_arithmetic_open_where_sums_are_exact_though_layers_are_alike(name: str, tmp_path: Path) -> None:
+    spec = Spec(
+        model=Component.model_validate({"use": "resnet", "width": 4, "depth": 8}), shape=(6, 6, 2), dtype="uint8",
+        classes=("a", "b", "c"), mean=(120.0,) * 2, std=(60.0,) * 2,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    network = models.build(spec).eval()
+    x = np.random.default_rng(0).integers(0, 256, (16, 6, 6, 2), dtype=np.uint8)
+    described = quantization.describe("static", name, Component.model_validate({"use": "min_max"}))
+    prepared = quantization.prepare(network, described, spec.shape, torch.uint8)
+    quantization.calibrate_(prepared, x, 16)
+    export.to_onnx(tmp_path / "q.onnx", quantization.convert(prepared), spec, 18, {})
+    assert np.isfinite(export.run(tmp_path / "q.onnx", x)).all()
+    assert np.isfinite(open_session(tmp_path / "q.onnx", 1).run(None, {"input": x})[0]).all()

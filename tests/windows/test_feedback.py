@@ -19,25 +19,10 @@ from limbeck.edge import spool
 from limbeck.windows import shelf
 from limbeck.windows.feedback import parse, take_feedback
 from limbeck.windows.intake import Arrived
+from tests.publishing.fleet import Uploads
 from tests.windows.conftest import RULES, TEACHER, Yard, drawn
 
 NOON = 1_795_000_000.0
-
-
-class Uploads:
-    """A place of reports in memory."""
-
-    def __init__(self) -> None:
-        self.files: dict[str, dict[str, bytes]] = {}
-
-    def reporters(self) -> list[str]:
-        return list(self.files)
-
-    def told(self, reporter: str) -> list[str]:
-        return list(self.files[reporter])
-
-    def hear(self, reporter: str, name: str) -> bytes | None:
-        return self.files[reporter].get(name)
 
 
 def kept(folder: Path, x: Any) -> dict[str, bytes]:

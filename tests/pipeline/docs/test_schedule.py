@@ -50,7 +50,7 @@ class Server:
 
 def test_the_page_tells_every_label_and_action() -> None:
     server: Any = Server()
-    listen.announce_data(server, Landed(Path("/work/fashion"), "tonight", "1"))
+    listen.announce_data(server, Landed(Path("fashion"), "tonight", "1"))
     listen.announce_change(server, Change(UUID(int=1), "alias-set", "digits-phone", "3", "champion"))
     for event in server.told:
         labels = {name for name in event["resource"] if name.startswith("limbeck.")}
