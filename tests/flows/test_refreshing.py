@@ -11,8 +11,7 @@ import pytest
 import yaml
 
 from flows import environment
-from flows.refreshing import climbing as refreshing
-from flows.refreshing import requesting, shipping, standing
+from flows.refreshing import climbing, requesting, shipping, standing
 from flows.refreshing.climbing import Refresh
 from flows.refreshing.standing import Waits, turn
 from flows.turns import Busy
@@ -400,8 +399,8 @@ def looked(reason: str, *, sources: tuple[str, ...] = (), fires: bool = False) -
 def test_a_look_that_found_the_same_is_kept_once_and_what_a_person_must_see_is_looked_at_again(
     base: Path, monkeypatch: pytest.MonkeyPatch, sources: tuple[str, ...], is_settled: bool
 ) -> None:
-    monkeypatch.setattr(refreshing, "_draw", lambda *_: None)
-    monkeypatch.setattr(refreshing, "read_about", lambda folder: SimpleNamespace(digest=folder.name))
+    monkeypatch.setattr(climbing, "_draw", lambda *_: None)
+    monkeypatch.setattr(climbing, "read_about", lambda folder: SimpleNamespace(digest=folder.name))
     one, found = Fake(base, {}), looked("because", sources=sources)
     one.place.mkdir(parents=True)
     for hour in range(2):
@@ -415,7 +414,7 @@ def test_windows_that_hardly_anybody_labelled_are_named_so_before_anything_is_sp
 ) -> None:
     counts = {"noon": 60, "evening": 39}
     about = {name: SimpleNamespace(counts=SimpleNamespace(labelled=num)) for name, num in counts.items()}
-    monkeypatch.setattr(refreshing, "read_about", lambda folder: about[folder.name])
+    monkeypatch.setattr(climbing, "read_about", lambda folder: about[folder.name])
     told = Fake(base, {}).few_labels([Path("noon"), Path("evening")])
     assert told.startswith("only 99 of the new samples are labelled, by people or by a teacher that was sure")
     counts["night"] = 1
