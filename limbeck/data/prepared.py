@@ -21,7 +21,7 @@ class Meta(BaseModel):
     """What `data/meta.json` says.
 
     Attributes:
-        mean: of the training split, per channel, in raw units.
+        mean: of the training split, per channel, in raw units; of codes there is none.
         std: likewise.
         overlap: how many test samples stand in another split, too, byte for byte.
         skipped: how many samples could not be read and were left out.

@@ -22,6 +22,7 @@ from limbeck.data.prepared import read_meta as read_meta
 from limbeck.data.prepared import read_origin as read_origin
 from limbeck.data.sources.source import Broken, Part, Source
 from limbeck.errors import DataError
+from limbeck.kinds import kind_of
 from limbeck.params import SplitParams
 
 PROGRESS_EVERY = 500
@@ -265,7 +266,9 @@ class _Writer(NpyWriter):
 
     def look(self, block: bytearray) -> None:
         """Learn mean and spread of what is about to be written."""
-        if self.shape is not None and (self.folder.name == "train" or self.dtype.kind == "f"):
+        if self.shape is None or kind_of(self.shape, str(self.dtype)) == "codes":
+            return
+        if self.folder.name == "train" or self.dtype.kind == "f":
             values_NC = np.frombuffer(block, self.dtype).reshape(-1, self.shape[-1] if self.shape else 1)
             self._learn(values_NC.T.astype(np.float64, order="C"))  # sums along rows in memory: 15 times as fast
 
@@ -287,13 +290,13 @@ class _Writer(NpyWriter):
 
     @property
     def mean(self) -> NDArray[np.float64]:
-        """Of the samples so far, per channel."""
-        return self._mean
+        """Of the samples so far, per channel; empty for codes."""
+        return self._mean if self._count else np.zeros(0)
 
     @property
     def std(self) -> NDArray[np.float64]:
-        """Of the samples so far, per channel."""
-        deviation: NDArray[np.float64] = np.sqrt(self._spread / max(1, self._count))
+        """Of the samples so far, per channel; empty for codes."""
+        deviation: NDArray[np.float64] = np.sqrt(self._spread / self._count) if self._count else np.zeros(0)
         return deviation
 
     def close(self, *, with_origin: bool = False) -> int:

@@ -2,7 +2,7 @@
 
 A builder takes the shape of one preprocessed sample and the number of classes, and keyword-only sizes:
 `def my_model(shape, num_classes, *, width: int) -> nn.Module`. Another package's is called with `num_classes=`
-(`limbeck/models/imported.py`). Legend: B batch, H W C image, K classes.
+(`limbeck/models/imported.py`). Legend: B batch, H W C image, T C sequence, F features, L codes, K classes.
 """
 
 from collections.abc import Callable
@@ -15,6 +15,7 @@ from torch.nn import functional
 from limbeck import checkpoint
 from limbeck.checkpoint import Cut, Spec
 from limbeck.components import Component, bind, resolve
+from limbeck.kinds import kind_of
 from limbeck.models import imported
 from limbeck.models.convnet import convnet
 from limbeck.models.ensemble import ensemble
@@ -48,8 +49,9 @@ def builder(model: Component) -> Callable[[tuple[int, ...], int], nn.Module]:
 
 
 class Preprocess(nn.Module):
-    """Raw samples to normalized float32: images [B, H, W, C] -> [B, C, H, W], features [B, F] as they lie.
+    """Raw samples to normalized float32, channels first.
 
+    Images [B, H, W, C] -> [B, C, H, W], sequences [B, T, C] -> [B, C, T], features [B, F] as they lie. Codes [B, L] pass.
     Grey images become as many equal channels as `mean` has values; `size` scales images to size x size.
     """
 
@@ -58,17 +60,21 @@ class Preprocess(nn.Module):
 
     def __init__(self, spec: Spec) -> None:
         super().__init__()
-        self.is_image, self.size = len(spec.shape) == 3, spec.size
+        self.kind, self.size = kind_of(spec.shape, spec.dtype), spec.size
         mean, scale = torch.tensor(spec.mean), 1 / torch.tensor(spec.std)
-        if self.is_image:  # a row of pixels [W, C]: ONNX Runtime takes three times as long for single ones
+        if self.kind == "image":  # a row of pixels [W, C]: ONNX Runtime takes three times as long for single ones
             mean, scale = mean.repeat(spec.shape[1], 1), scale.repeat(spec.shape[1], 1)
         self.register_buffer("mean", mean, persistent=False)
         self.register_buffer("scale", scale, persistent=False)
 
     def forward(self, raw: Tensor) -> Tensor:
-        """[B, ...] raw -> normalized float32."""
+        """[B, ...] raw -> normalized float32; codes as they are."""
+        if self.kind == "codes":
+            return raw
         normalized = (raw.float() - self.mean) * self.scale
-        if not self.is_image:
+        if self.kind == "sequence":
+            return normalized.transpose(1, 2).contiguous()
+        if self.kind == "features":
             return normalized
         images_BCHW = normalized.permute(0, 3, 1, 2).contiguous()
         if self.size is None:
@@ -97,8 +103,11 @@ def build(spec: Spec) -> Network:
 
 
 def body_shape(spec: Spec) -> tuple[int, ...]:
-    """The shape of one preprocessed sample: [C, H, W] of an image, or the features as they lie."""
-    if len(spec.shape) != 3:
+    """The shape of one preprocessed sample: [C, H, W] of an image, [C, T] of a sequence, others as they lie."""
+    kind = kind_of(spec.shape, spec.dtype)
+    if kind == "sequence":
+        return spec.shape[::-1]
+    if kind != "image":
         return spec.shape
     height, width, channels = spec.shape
     return (max(channels, len(spec.mean)), spec.size or height, spec.size or width)
