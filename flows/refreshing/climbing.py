@@ -248,7 +248,7 @@ class Refresh(Shipping):
         keep(self.folder(told) / f"{step.rung}.yaml", yaml.safe_dump(step.params, sort_keys=False, allow_unicode=True))
 
     def climb(self, told: Story, *, dry: bool) -> str:
-        """Try rung after rung until one passes; then examine it and let it ship."""
+        """Try rung after rung until one regains enough; then examine the best that passed and let it ship."""
         if dry:
             return "\n".join([f"would refresh: {told.asked}", *map(line, told.tries)])
         for each in told.tries:
@@ -257,13 +257,18 @@ class Refresh(Shipping):
                     return self.end(told, "superseded", why)
                 self.try_rung(told, each)
             self.say(line(each))
-            if each.state == "passed":
-                return self.ship(told, each.rung)
+            if each.state == "passed" and each.verdict:
+                if rungs.is_enough(each.verdict.gain, told.fell, self.rules.ladder):
+                    break
+                self.say(f"{each.rung} regains {each.verdict.gain / (told.fell or 1.0):.0%} of what was lost")
+        if told.picked:
+            return self.ship(told, told.picked.rung)
         return self.end(told, "failed", _without(told))
 
     def try_rung(self, told: Story, each: Try) -> None:
         """Run a rung's workspace up to its benchmark and hold its file against the champion's."""
-        if not self.affords(each):
+        if why := self.passed_over(told, each):
+            each.state, each.why = "skipped", why
             self.note(told)
             return
         folder = self.folder(told)
@@ -285,31 +290,26 @@ class Refresh(Shipping):
             each.took(time.monotonic() - began, datetime.now(UTC))
             self.note(told)
 
-    def affords(self, each: Try) -> bool:
-        """Whether a rung may begin. One that takes more than any day's budget is passed over.
+    def passed_over(self, told: Story, each: Try) -> str:
+        """Why a rung does not begin; empty where it may.
 
         Raises:
-            Waits: it would not end within what is left of today's.
+            Waits: it would not end within what is left of today's budget, and no other rung has passed.
 
         """
-        today, allowed, expected = (
-            datetime.now(UTC).date().isoformat(),
-            60 * self.rules.minutes_per_day,
-            each.expected_s or 0.0,
-        )
+        if told.picked and each.rung == "teacher":
+            return f"{told.picked.rung} has passed the gate, which costs less than a teacher that learns"
+        today, allowed = datetime.now(UTC).date().isoformat(), 60 * self.rules.minutes_per_day
+        expected = each.expected_s or 0.0
         if expected > allowed:
-            each.state, each.why = (
-                "skipped",
-                f"it would take about {expected:.0f} s, and no day has more than {allowed:.0f} s (minutes_per_day)",
-            )
-            return False
+            return f"it would take about {expected:.0f} s, and no day has more than {allowed:.0f} s (minutes_per_day)"
         spent = sum(tried.by_day.get(today, 0.0) for other in story.every(self.place) for tried in other.tries)
-        if spent + expected > allowed:
-            raise Waits(
-                f"{each.rung} would take about {expected:.0f} s, and {spent:.0f} of today's {allowed:.0f} s "
-                "(minutes_per_day) are spent; it goes on tomorrow, or with a higher budget."
-            )
-        return True
+        if spent + expected <= allowed:
+            return ""
+        short = f"it would take about {expected:.0f} s, and {spent:.0f} of today's {allowed:.0f} s (minutes_per_day) are spent"
+        if told.picked:
+            return f"{short}; {told.picked.rung} has passed the gate"
+        raise Waits(f"{each.rung}: {short}; it goes on tomorrow, or with a higher budget.")
 
     def judge(self, told: Story, each: Try, place: Path) -> str:
         """The gate, on validation; the variant that would ship.

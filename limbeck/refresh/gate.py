@@ -112,6 +112,11 @@ class Verdict:
         """Whether nothing refuses it."""
         return not self.broken
 
+    @property
+    def gain(self) -> float:
+        """On the new samples, challenger less champion; nan of none."""
+        return next(row.difference["value"] for row in self.rows if row.name == "new")
+
     def __str__(self) -> str:
         if self.passed:
             return f"passes on {self.split}: {self.clauses[0]}"

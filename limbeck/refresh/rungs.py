@@ -72,7 +72,8 @@ class LadderRules(Section):
     """The values of the ladder, as they stand in refresh.yaml:
 
         ladder:
-          order: [recalibrate, norms, distil, teacher]   # the cheapest that passes the gate ships
+          order: [recalibrate, norms, distil, teacher]   # from the cheapest
+          enough: 0.9                                    # of the fall: who passes the gate and regains it, ends the climb
           replay: 0.25                                   # of the old training samples, beside the new ones
           split: {test: 0.3, validation: 0.3, calibration: 0.05}   # of the new samples; the rest trains
           norms: {epochs: 2, lr: 0.02, views: 2}
@@ -83,10 +84,13 @@ class LadderRules(Section):
             student: {epochs: 12, lr: 0.05, views: 6}
           feedback: {grow_back: 0.1, room: 0.02, ratio: 0.15, full_lead: 0.1, full_fall: 0.1, least: 0.2}
 
+    A challenger that passes the gate and regains less than `enough` is kept, and the next rung is tried; the best of them
+    ships. The teacher goes on learning only where nothing passed: that costs more than all before it.
     replay and split are the same for all rungs, so that DVC prepares the data once.
     """  # fmt: skip
 
     order: Annotated[tuple[Rung, ...], Field(min_length=1)]
+    enough: Share
     replay: Annotated[float, Field(gt=0, le=1)]
     split: SplitParams
     norms: TrainingRules
@@ -405,6 +409,18 @@ def params_of(rung: Rung, situation: Situation) -> dict[str, Any]:
         target["distill"]["control"] = False
     checked(made, f"rung {rung} of {situation.target}")
     return made
+
+
+def is_enough(gain: float, fell: float | None, rules: LadderRules) -> bool:
+    """Whether a challenger that passed the gate ends the climb.
+
+    Args:
+        gain: its quality on the new samples less the champion's.
+        fell: the champion's on old samples less that on the new; where it is not known, or none, to pass is enough.
+        rules: say which share of it has to come back.
+
+    """
+    return fell is None or fell <= 0 or gain >= rules.enough * fell
 
 
 def _changes(rung: Rung, situation: Situation) -> Iterable[str]:

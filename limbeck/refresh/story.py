@@ -47,6 +47,11 @@ class Judged(_Part):
             rows=[asdict(row) for row in verdict.rows],
         )
 
+    @property
+    def gain(self) -> float:
+        """On the new samples, challenger less champion."""
+        return float(next(row["difference"]["value"] for row in self.rows if row["name"] == "new"))
+
 
 class Try(_Part):
     """One rung.
@@ -158,8 +163,15 @@ class Story(_Part):
 
     @property
     def picked(self) -> Try | None:
-        """The rung that passed the gate."""
-        return next((each for each in self.tries if each.state == "passed"), None)
+        """Of the rungs that passed the gate the one that gained most, the cheapest of equal ones."""
+        passed = [(each.verdict.gain, each) for each in self.tries if each.state == "passed" and each.verdict]
+        return max(passed, key=lambda pair: pair[0])[1] if passed else None
+
+    @property
+    def fell(self) -> float | None:
+        """The champion's quality on old samples less that on the new ones; None: nobody labelled any."""
+        fell: float | None = self.looked["feedback"]["fell"]
+        return fell
 
     @property
     def seconds(self) -> float:

@@ -50,7 +50,10 @@ class Fake(Refresh):
         return "no new window: nothing to do"
 
     def judge(self, told: Story, each: Try, place: Path) -> str:
-        each.state, each.verdict = self.ends[each.rung], judged(self.ends[each.rung] == "passed")
+        """Ends as told; a number is what one gains that passes."""
+        ends = self.ends[each.rung]
+        each.state = ends if isinstance(ends, str) else "passed"
+        each.verdict = judged(ends == "passed") if isinstance(ends, str) else judged(True, gain=ends)
         return "model.int8"
 
     def ship(self, told: Story, rung: Any) -> str:
@@ -87,6 +90,42 @@ def test_the_first_rung_that_passes_ships_and_no_later_one_is_tried(base: Path) 
     assert one.run().startswith("champion: better; see work/refresh/tiny-phone/0001/report.html")
     assert (one.ran, one.shipped) == (["recalibrate", "norms"], ["norms"])
     assert (base / "work/refresh/tiny-phone/0001/report.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("gains", "shipped"),
+    [
+        ({"recalibrate": 0.02, "norms": 0.24}, "norms"),
+        ({"recalibrate": 0.02, "norms": 0.2, "distil": 0.1}, "norms"),
+        ({"recalibrate": 0.1, "norms": "refused", "distil": 0.1}, "recalibrate"),
+    ],
+)
+def test_who_passes_but_regains_little_is_kept_while_the_next_is_tried_and_the_best_ships(
+    base: Path, gains: dict[str, Any], shipped: str
+) -> None:
+    one = Fake(base, gains)
+    opened(one, *WAITING)
+    one.run()
+    assert (one.ran, one.shipped) == ([*gains], [shipped])
+    if gains["recalibrate"] == 0.02:
+        assert "recalibrate regains 8% of what was lost" in one.said
+
+
+def test_the_teacher_does_not_go_on_learning_where_a_cheaper_rung_has_passed(base: Path) -> None:
+    one = Fake(base, {"distil": 0.1})
+    opened(one, tried("distil", "waiting"), tried("teacher", "waiting"))
+    one.run()
+    assert (one.ran, one.shipped) == (["distil"], ["distil"])
+    assert "teacher: skipped: distil has passed the gate" in "\n".join(one.said)
+
+
+def test_what_has_passed_does_not_wait_for_tomorrows_budget(base: Path) -> None:
+    one = Fake(base, {}, RULES.model_copy(update={"minutes_per_day": 1.4}))
+    today = f"{datetime.now(UTC):%Y-%m-%d}"
+    opened(one, tried("recalibrate", "passed", gain=0.1, by_day={today: 30.0}), tried("norms", "waiting"))
+    one.run()
+    assert (one.ran, one.shipped) == ([], ["recalibrate"])
+    assert "(minutes_per_day) are spent; recalibrate has passed the gate" in "\n".join(one.said)
 
 
 def test_where_no_rung_passes_the_champion_stays(base: Path) -> None:
@@ -137,7 +176,7 @@ def test_a_rung_that_would_not_end_within_the_days_budget_waits(base: Path) -> N
     today, yesterday = (f"{datetime.now(UTC) - timedelta(days=days):%Y-%m-%d}" for days in (0, 1))
     opened(one, tried("recalibrate", "refused", by_day={yesterday: 900.0, today: 30.0}), tried("norms", "waiting"))
     with pytest.raises(
-        Waits, match=r"norms would take about 60 s, and 30 of today's 84 s \(minutes_per_day\) are spent"
+        Waits, match=r"norms: it would take about 60 s, and 30 of today's 84 s \(minutes_per_day\) are spent"
     ):
         one.run()
     assert story_file.read(one.place / "0001").outcome is None, "it goes on when it is run again"

@@ -18,7 +18,19 @@ from limbeck.data.splits import read_meta
 from limbeck.errors import CheckpointError, ParamsError
 from limbeck.params import ContractParams, Params, Unused, checked
 from limbeck.refresh import rungs
-from limbeck.refresh.rungs import RUNGS, Champion, Feedback, LadderRules, Rates, Situation, Spent, Step, Work, ladder
+from limbeck.refresh.rungs import (
+    RUNGS,
+    Champion,
+    Feedback,
+    LadderRules,
+    Rates,
+    Situation,
+    Spent,
+    Step,
+    Work,
+    is_enough,
+    ladder,
+)
 from tests.refresh.conftest import CHAMPION, values_in
 
 RATES = Rates.model_validate(values_in(Rates.__doc__, "rates"))
@@ -201,6 +213,16 @@ def test_only_an_alpha_that_takes_from_the_labels_is_turned_down(situation: Situ
         changed = altered(weak, distill={**before, "control": True})
         found = rungs.params_of("distil", changed)["targets"]["sensor"]["distill"]
         assert found == {**(after or before), "control": False}
+
+
+@pytest.mark.parametrize(
+    ("gain", "fell", "expected"),
+    [(0.19, 0.2, True), (0.17, 0.2, False), (0.01, None, True), (0.01, 0.0, True), (0.01, -0.1, True)],
+)
+def test_nine_tenths_of_what_was_lost_are_enough_and_of_nothing_anything_is(
+    ladder_rules: LadderRules, gain: float, fell: float | None, expected: bool
+) -> None:
+    assert is_enough(gain, fell, ladder_rules) is expected
 
 
 def test_the_rules_say_what_is_wrong_with_them(ladder_rules: LadderRules) -> None:
