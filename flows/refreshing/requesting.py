@@ -1,7 +1,8 @@
 """A target that is new, or a budget that changed: a workspace with other params, run to its end.
 
 Nothing is gated here: what is asked for differs from what the champion does, so that holding one against the other would say
-nothing. The contract decides, on the file that ships.
+nothing. The contract decides, on the file that ships; a share of the fleet takes it first where the rules say so. Whoever made
+the request has said yes to it: nobody is asked again.
 """
 
 import hashlib
@@ -13,12 +14,14 @@ import yaml
 from flows import workspace
 from flows.refreshing.climbing import Refresh
 from flows.refreshing.shipping import RunStages, Say
-from flows.refreshing.standing import appoint, keep, place_of, turn
+from flows.refreshing.standing import appoint, keep, place_of, registered, turn
 from limbeck import params as params_file
 from limbeck.refresh import requests
 from limbeck.refresh.requests import Meaning, TaskRequest
 from limbeck.refresh.rules import Rules
 from limbeck.refresh.rungs import Champion
+from limbeck.tracking import registry
+from limbeck.tracking.server import tracking_uri
 
 
 def fulfil(
@@ -46,7 +49,19 @@ def fulfil(
         keep(place.with_suffix(".yaml"), text)
         workspace.create(place, place.with_suffix(".yaml"), links=True)
         run_stages(place, target, "register")
-        return f"{model}: champion: version {appoint(place, target, meaning.why)}: {meaning.why}"
+        return f"{model}: {_serve(base, model, place, target, rules, meaning.why, say)}: {meaning.why}"
+
+
+def _serve(base: Path, model: str, place: Path, target: str, rules: Rules, why: str, say: Say) -> str:
+    """Champion at once, or a canary where there is a champion to go back to; in words."""
+    uri, share = tracking_uri(params_file.load(place / "params.yaml").tracking.uri, place), rules.ship.canary
+    if share is None or registry.champion_of(model, uri=uri) is None:
+        return f"champion: version {appoint(place, target, why)}"
+    from limbeck.publishing.serving import CANARY, Publisher
+
+    version = registered(place, target)
+    Publisher.of(base, uri=uri, say=say).publish(model, CANARY, serial=int(version), share=share)
+    return f"canary: version {version}, for {share:.0%} of the fleet first"
 
 
 def _meaning(base: Path, request: TaskRequest, rules: Rules) -> Meaning:

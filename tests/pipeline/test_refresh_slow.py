@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import yaml
 
+from limbeck.refresh import story as story_file
 from limbeck.tracking import registry
 from tests.pipeline.clones import Clone, clone, wait_for
 from tests.pipeline.newcomers import rotated, samples
@@ -69,9 +70,31 @@ def test_nothing_is_done_while_nothing_moves_and_a_killed_refresh_ends_in_a_bett
     assert now != champion
     assert now is not None
     assert now[0] == story["version"]
+    picked = story_file.read(made / f"{PLACE}/0001").picked
+    assert picked is not None
     ledger = [json.loads(line) for line in (made / "ledger.jsonl").read_text().splitlines()]
-    assert ledger[-1]["why"].startswith(
-        f"refresh 1, {next(each['rung'] for each in story['tries'] if each['state'] == 'passed')}: passes on test"
-    )
+    assert ledger[-1]["why"].startswith(f"refresh 1, {picked.rung}: passes on test")
     assert "tiny-phone: refresh 1" in (made / f"{PLACE}/0001/report.html").read_text()
     assert "no new window: nothing to do" in made.run(*REFRESH).stdout, "it has learned from that one"
+
+
+def test_a_tighter_budget_and_a_new_target_are_files_that_stand_until_they_are_fulfilled(made: Clone) -> None:
+    uri = f"sqlite:///{made.folder}/mlflow.db"
+    size = json.loads((made / "export/phone/manifest.json").read_text())["files"]["model.int8.onnx"]["bytes"]
+    tight = {"change_budget": {"target": "phone", "clauses": {"max_size_kb": round(0.8 * size / 1000, 3)}}}
+    (made / "drop/less.request.yaml").write_text(yaml.safe_dump(tight))
+    told = made.run(*REFRESH, "--dry-run").stdout
+    assert "tiny-phone: would run its whole chain" in told
+    said = made.run(*REFRESH).stdout
+    assert "tiny-phone: champion: version 2" in said
+    (place,) = (made / "work/refresh/tiny-phone/requests").glob("*/registry/phone.json")
+    kept = json.loads((place.parents[1] / "export/phone/manifest.json").read_text())["files"]["model.int8.onnx"]
+    assert kept["bytes"] <= 0.8 * size
+    assert registry.champion_of("tiny-phone", uri=uri)[0] == "2"  # type: ignore[index]
+    assert (made / "drop/.taken/less.request.yaml").is_file()
+
+    section = yaml.safe_load((made / "params.yaml").read_text())["targets"]["phone"]
+    (made / "drop/watch.request.yaml").write_text(yaml.safe_dump({"add_target": {"name": "watch", "params": section}}))
+    assert "tiny-watch: champion: version 1" in made.run(*REFRESH).stdout
+    assert registry.champion_of("tiny-watch", uri=uri) is not None
+    assert (made / "drop/.taken/watch.request.yaml").is_file()
