@@ -104,6 +104,12 @@ class Shipping(Standing):
             )  # fmt: skip
             told.exam = Judged.of(exam)
             self.note(told)
+        if not told.exam.passed:
+            raise ContractBroken(
+                f"the challenger was picked on validation and fails the exam; the champion stays.\n  it {told.exam.words}\n"
+                "  No further rung is tried on this test set: it would then choose. A larger ladder.split.validation, or a "
+                "longer window, makes the choice surer."
+            )
         return told.exam
 
     def serve(self, told: Story, place: Path, why: str) -> str:

@@ -352,6 +352,17 @@ def test_a_refresh_that_was_killed_after_a_yes_does_not_ask_again(base: Path, ap
     assert appointed
 
 
+def test_an_exam_that_was_failed_is_not_sat_again_and_its_figures_are_in_the_report(
+    base: Path, appointed: list[str]
+) -> None:
+    one = Ships(base)
+    opened(one, tried("norms", "passed"), exam=judged(False, gain=-0.3), data="d")
+    assert "fails the exam; the champion stays" in one.run()
+    assert (one.did, appointed) == ([], [])
+    assert "test, new" in (report := (one.place / "0001/report.md").read_text())
+    assert "20.0" in report
+
+
 @pytest.mark.parametrize("why", ["a person said no", "nobody said yes within 24 h"])
 def test_without_a_yes_nothing_is_registered_and_the_report_says_why(
     base: Path, appointed: list[str], why: str

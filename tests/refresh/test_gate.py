@@ -155,10 +155,8 @@ def test_the_order_of_samples_decides_nothing(gate_rules: GateRules, seed: int) 
 def test_the_exam_is_sat_once_and_nobody_else_is_tried_after_a_failure(gate_rules: GateRules) -> None:
     told = {"require": "kept", "digest": "d" * 64}
     assert examine(scored(), gate_rules, [KEPT], sat=(), **told).split == "test"  # type: ignore[arg-type]
-    with pytest.raises(
-        ContractBroken, match=r"fails the exam; the champion stays.\n  it is refused on test: max_loss on test, old"
-    ):
-        examine(scored(old=(1000, 0, 50)), gate_rules, [KEPT], sat=(), **told)  # type: ignore[arg-type]
+    failed = examine(scored(old=(1000, 0, 50)), gate_rules, [KEPT], sat=(), **told)  # type: ignore[arg-type]
+    assert str(failed).startswith("is refused on test: max_loss on test, old")
     with pytest.raises(ContractBroken, match=r"refused on this test set before .data dddd.*Wait for a new window"):
         examine(scored(), gate_rules, [KEPT], sat={"d" * 64}, **told)  # type: ignore[arg-type]
 
