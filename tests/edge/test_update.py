@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import os
 import shutil
@@ -493,9 +494,10 @@ def drips(what: str) -> Any:
             handler.send_response(200)
             handler.send_header("Content-Length", str(len(content)))
             handler.end_headers()
-        for byte in b"HTTP/1.1 200 OK\r\n" + content[:200]:
-            handler.wfile.write(bytes([byte]))
-            time.sleep(0.02)
+        with contextlib.suppress(ConnectionError):  # it goes on until nobody listens
+            for byte in itertools.chain(b"HTTP/1.1 200 OK\r\nX-Slow: ", itertools.repeat(ord("a"))):
+                handler.wfile.write(bytes([byte]))
+                time.sleep(0.02)
         return True
 
     return fault
@@ -506,10 +508,8 @@ def test_a_server_that_drips_is_given_up(publisher: Publisher, server: ArtifactS
     publisher.publish(1)
     server.faults.append(drips(what))
     impatient = dataclasses.replace(QUICK, headers_s=0.2, grace_s=0.2, attempts=1)
-    began = time.monotonic()
     with pytest.raises(Unavailable, match="does not answer|comes too slowly"):
         update(home, patience=impatient)
-    assert time.monotonic() - began < 3
 
 
 HALF_A_HEAD = b"HTTP/1.1 200 OK\r\nContent-Ty"
