@@ -305,3 +305,27 @@ def summary(found: dict[str, Any]) -> dict[str, Any]:
         "goals": GOALS,
         "limits": {key: value for key, value in GOALS.items() if key != "share regained"},
     }
+
+
+def table(result: Any) -> str:
+    """Two tables in Markdown, of the first seed: rung by rung, and window by window."""
+    first = result["seeds"][str(SEEDS[0])]
+    rows = [{"rung": "champion", **first["before"]}, *first["tried"], {"rung": "everything anew", **first["anew"]}]
+    lines = ["| | new windows % | old samples % | CPU s |", "|---|---|---|---|"]
+    lines += [
+        f"| {'**' + row['rung'] + '**' if row['rung'] == first['after']['rung'] else row['rung']} | {_percent(row.get('new'))} "
+        f"| {_percent(row.get('old'))} | {row['cpu_s']:,.0f} |" if "cpu_s" in row
+        else f"| {row['rung']} | {_percent(row['new'])} | {_percent(row['old'])} | |"
+        for row in rows
+    ]  # fmt: skip
+    columns = ("before", "after", "anew")
+    lines += ["", "| window | champion % | after the refresh % | everything anew % |", "|---|---|---|---|"]
+    lines += [
+        f"| {name} | {' | '.join(_percent(first[column]['windows'][name]) for column in columns)} |"
+        for name in first["before"]["windows"]
+    ]
+    return "\n".join(lines)
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f}"
