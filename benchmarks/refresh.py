@@ -37,7 +37,6 @@ from limbeck.data import splits
 from limbeck.data.prepared import NAMES, read, read_meta
 from limbeck.data.sources.source import Part, Source
 from limbeck.edge import manifest as manifest_file
-from limbeck.edge.session import open_session
 from limbeck.errors import ContractBroken
 from limbeck.params import SplitParams
 from limbeck.refresh import gate, rungs
@@ -171,11 +170,9 @@ class Arena:
 
     def quality(self, file: Path) -> dict[str, Any]:
         """Accuracy on the exam of each window, on all of them, and on old test samples: no training has them, no choice."""
-        session = open_session(file, threads=2)
 
         def right(x: NDArray[Any], y: NDArray[np.int64]) -> NDArray[np.bool_]:
-            batches = (np.ascontiguousarray(x[start : start + 256]) for start in range(0, len(y), 256))
-            return np.concatenate([session.run(None, {"input": batch})[0].argmax(1) for batch in batches]) == y
+            return np.concatenate([logits_BK.argmax(1) for logits_BK in gate.answered(file, x, threads=2)]) == y
 
         by_window = {name: right(*samples) for name, samples in self.world.exam.items()}
         return {

@@ -262,6 +262,13 @@ def staleness(teacher: Scores, champion: Scores, rules: GateRules) -> Staleness:
     return Staleness(lead, len(teacher), why)
 
 
+def answered(file: Path, x: NDArray[Any], *, threads: int) -> Iterator[NDArray[np.float32]]:
+    """An ONNX file's logits [B, K] for raw samples [N, ...], batch after batch."""
+    session = open_session(file, threads)
+    for start in range(0, len(x), PREDICT_BATCH):
+        yield session.run(None, {"input": np.ascontiguousarray(x[start : start + PREDICT_BATCH])})[0]
+
+
 def score_file(file: Path, data: Path, split: SplitName, metric: str, *, threads: int) -> Scores:
     """An ONNX file's scores [N] on a prepared split; memory holds one batch of samples and logits.
 
@@ -272,11 +279,9 @@ def score_file(file: Path, data: Path, split: SplitName, metric: str, *, threads
 
     """
     x, y = read(data, split)
-    score, session = scorer(metric), open_session(file, threads)
-    scores = np.zeros(len(y))
-    for start in range(0, len(y), PREDICT_BATCH):
-        batch = slice(start, start + PREDICT_BATCH)
-        (logits_BK,) = session.run(None, {"input": np.ascontiguousarray(x[batch])})
+    score, scores = scorer(metric), np.zeros(len(y))
+    for number, logits_BK in enumerate(answered(file, x, threads=threads)):
+        batch = slice(number * PREDICT_BATCH, number * PREDICT_BATCH + len(logits_BK))
         labels = np.asarray(y[batch])
         known = labels < logits_BK.shape[1]
         if known.any():

@@ -22,7 +22,7 @@ from limbeck.edge.usage import softmax
 from limbeck.evaluation import predict
 from limbeck.params import ContractParams
 from limbeck.pictures import png
-from limbeck.refresh.gate import staleness
+from limbeck.refresh.gate import answered, staleness
 from limbeck.refresh.rules import Rules
 from limbeck.refresh.rungs import Champion, Feedback, room_of, unpruned_fits
 from limbeck.windows.agreement import Answers, LabelFree, label_free
@@ -104,6 +104,8 @@ def look(
     _, teacher = models.load(champion.teacher.folder)
     meta = read_meta(champion.data)
 
+    file = workspace / "export" / target / f"{variant}.onnx"
+
     def signals(x: NDArray[Any], labels: NDArray[np.int64]) -> Signals:
         return signals_of(
             student, x, teacher=teacher, labels_N=labels, max_samples=rules.drift.max_samples,
@@ -117,13 +119,15 @@ def look(
 
     validation = read(champion.data, "validation")
     reference = signals(*validation)
-    parts, told, labelled = [], [], Counter[str]()
+    parts, told, labelled, shipped = [], [], Counter[str](), []
     for folder in windows:
         found = read_window(folder)
         labels = np.where(found.is_by_people, found.y, UNLABELLED)
         labelled.update(found.about.classes[label] for label in labels[labels != UNLABELLED].tolist())
         parts.append(signals(found.x, labels))
         told.append(answers(found.x, labels))
+        rows = subsample(len(found.x), rules.drift.max_samples, rules.seed)
+        shipped += [logits_BK.argmax(1) for logits_BK in answered(file, found.x[rows], threads=rules.threads)]
     window, said = joined(parts), together(told)
     report = detect(
         reference, window, rules.drift, seed=rules.seed, now=now, last_action=last_action, classes=meta.classes
@@ -132,7 +136,7 @@ def look(
         report,
         reference,
         window,
-        _feedback(workspace / "metrics" / target, reference, said, rules, variant, contract),
+        _feedback(workspace / "metrics" / target, reference, said, np.concatenate(shipped), rules, variant, contract),
         label_free(answers(*validation), said, rules.gate.bootstrap, rules.gate.seed),
         dict(labelled),
         tuple(name for name in labelled if name not in meta.classes),
@@ -146,8 +150,9 @@ def together(told: Sequence[Answers]) -> Answers:
 
 
 def _feedback(
-    metrics: Path, reference: Signals, said: Answers, rules: Rules, variant: str, contract: ContractParams
-) -> Feedback:
+    metrics: Path, reference: Signals, said: Answers, shipped: NDArray[np.int64], rules: Rules, variant: str,
+    contract: ContractParams,
+) -> Feedback:  # fmt: skip
     """How far quality fell and how good the teacher is, where people labelled; what the contract leaves."""
     quality, latency = (
         json.loads((metrics / f"{name}.json").read_text(encoding="utf-8")) for name in ("quality", "latency")
@@ -160,4 +165,5 @@ def _feedback(
     student, teacher = (np.asarray(answer == known.truth, np.float64) for answer in answers)
     stale = staleness(teacher, student, rules.gate)
     fell = None if reference.labelled is None else float(reference.labelled.mean() - student.mean())
-    return Feedback(fell, stale.lead["value"], room, fits, stale.why)
+    lead = float(student.mean() - (shipped[said.is_known] == known.truth).mean())
+    return Feedback(fell, stale.lead["value"], room, fits, stale.why, lead)

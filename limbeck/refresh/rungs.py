@@ -55,6 +55,7 @@ class FeedbackRules(Section):
     grow_back: a fall of this much on the new windows starts from the student before its cut, which is not cut again.
     room: quality that the contract leaves to lose, after the fall; from here on more is cut.
     ratio: the share of channels that goes then.
+    ranges: how far the float student has to lead the file that ships, on the new windows, for ranges to be taken anew.
     full_lead: the teacher's lead over the champion at which its answers keep their whole weight.
     full_fall: the fall at which the learning rate is whole.
     least: what is left at least of an alpha, of a temperature above 1, and of a learning rate.
@@ -63,6 +64,7 @@ class FeedbackRules(Section):
     grow_back: Share
     room: Share
     ratio: Share
+    ranges: Share
     full_lead: Share
     full_fall: Share
     least: Share
@@ -82,7 +84,7 @@ class LadderRules(Section):
             epochs: 6
             lr: 0.01
             student: {epochs: 12, lr: 0.05, views: 6}
-          feedback: {grow_back: 0.1, room: 0.02, ratio: 0.15, full_lead: 0.1, full_fall: 0.1, least: 0.2}
+          feedback: {grow_back: 0.1, room: 0.02, ratio: 0.15, ranges: 0.01, full_lead: 0.1, full_fall: 0.1, least: 0.2}
 
     A challenger that passes the gate and regains less than `enough` is kept, and the next rung is tried; the best of them
     ships. The teacher goes on learning only where nothing passed: that costs more than all before it.
@@ -203,6 +205,7 @@ class Feedback:
         quality_room: what the contract leaves it to lose, on the validation it was chosen by.
         unpruned_fits: whether the student before its cut would keep the clauses about bytes, time and memory.
         stale: why the teacher is out of date; empty where it is not (see `gate.staleness`).
+        float_lead: the float student's quality on the new samples that people labelled, less that of the file that ships.
 
     """
 
@@ -211,6 +214,7 @@ class Feedback:
     quality_room: float | None = None
     unpruned_fits: bool | None = None
     stale: str = ""
+    float_lead: float | None = None
 
 
 def room_of(quality: Mapping[str, Any], variant: str, contract: ContractParams) -> float:
@@ -337,6 +341,9 @@ def why_not(rung: Rung, situation: Situation) -> str:
     is_taught, added = situation.is_used("distill"), ", ".join(situation.new_classes)
     if rung == "recalibrate" and not situation.is_used("quantize"):
         return "the student ships in float: there are no ranges to take anew"
+    lead = situation.feedback.float_lead
+    if rung == "recalibrate" and lead is not None and lead < situation.rules.feedback.ranges:
+        return f"in float the student is no better on the new samples ({100 * lead:+.1f} points): it is not its ranges that fail"
     if added and rung in ("recalibrate", "norms"):
         return f"{added}: a class that is new takes rows of the head, which {rung} does not train"
     if rung in ("norms", "distil") and is_taught and situation.feedback.stale:

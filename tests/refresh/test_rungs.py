@@ -136,6 +136,14 @@ def test_a_student_that_ships_in_float_has_no_ranges_to_take_anew(situation: Sit
     assert isinstance(made("norms", in_float)[1].quantize, Unused)
 
 
+@pytest.mark.parametrize(("lead", "skipped"), [(None, ""), (0.02, ""), (0.004, "it is not its ranges that fail")])
+def test_ranges_are_taken_anew_only_where_the_float_student_knows_better(
+    situation: Situation, lead: float | None, skipped: str
+) -> None:
+    step = ladder(replace(situation, feedback=Feedback(fell=0.1, float_lead=lead)))[0]
+    assert (step.rung, step.skipped.split(": ")[-1]) == ("recalibrate", skipped)
+
+
 def test_a_teacher_that_is_out_of_date_is_named_and_only_its_own_rung_goes_on_with_it(situation: Situation) -> None:
     stale = replace(situation, feedback=Feedback(stale="the teacher is out of date: 40 %"))
     assert skipped(stale) == dict.fromkeys(("norms", "distil"), "the teacher is out of date: 40 %")
