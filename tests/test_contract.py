@@ -159,3 +159,11 @@ def test_what_measures_owns_the_machine() -> None:
 
 def test_the_default_targets_are_phone_and_sensor() -> None:
     assert list(load(ROOT / "params.yaml").targets) == ["phone", "sensor"]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_work_that_was_done_once_is_taken_from_the_run_cache_but_what_looks_outside_looks_again(stage: str) -> None:
+    """DVC keeps no run of a stage of which anything persists (dvc.stage.cache)."""
+    kept = [out for kind in ("outs", "metrics", "plots") for out in body(stage).get(kind, [])]
+    persists = any(isinstance(out, dict) and any(flags.get("persist") for flags in out.values()) for out in kept)
+    assert persists == (stage in ("prepare", "benchmark"))

@@ -1,4 +1,4 @@
-"""docs/refresh.md: its request is one, its commands run."""
+"""docs/refresh.md: its requests are some, its commands run."""
 
 import json
 from pathlib import Path
@@ -14,9 +14,10 @@ from tests.pipeline.docs.pages import blocks_of, text_of
 from tests.pipeline.newcomers import rotated
 
 
-def test_the_request_on_the_page_is_one() -> None:
-    (shown,) = [block.text for block in blocks_of("refresh") if block.kind == "yaml"]
-    assert TaskRequest.model_validate(yaml.safe_load(shown)).new_classes == ("truck",)
+def test_the_requests_on_the_page_are_some() -> None:
+    shown = [yaml.safe_load(block.text) for block in blocks_of("refresh") if block.kind == "yaml"]
+    assert [[*each] for each in shown] == [["new_classes"], ["change_budget"], ["add_target"]]
+    assert all(TaskRequest.model_validate(each) for each in shown)
 
 
 def test_the_answer_on_the_page_is_one_that_the_form_takes() -> None:
