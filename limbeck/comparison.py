@@ -22,7 +22,6 @@ from pydantic import Field, TypeAdapter, ValidationError
 from limbeck import params as params_file
 from limbeck.atomic import replace, sha256, write_json
 from limbeck.components import Component, nearest
-from limbeck.data.splits import read
 from limbeck.distillation import train_student
 from limbeck.errors import ParamsError
 from limbeck.evaluation import Estimate, Scorer, Scores, paired_difference

@@ -63,9 +63,7 @@ def run(
     with replace(confusion) as partial, partial.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(["actual", *candidates])
-        writer.writerows(
-            zip(classes[labels], *(classes[said.argmax(1)] for said in candidates.values()), strict=True)
-        )
+        writer.writerows(zip(classes[labels], *(classes[said.argmax(1)] for said in candidates.values()), strict=True))
     measured = bind(device, DEVICES, "device")(files, threads, benchmark.batch_size, measure, report.progress)
     refuse_lacking(measured["machine"], instructions)
     write_json(latency, measured)

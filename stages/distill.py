@@ -49,6 +49,7 @@ def run(
         before = {"tuned": student.warm.tune, "validation_before": score.quality(start)}
         if student.warm.tune == "nothing":
             return _untouched(spec, start, before, out, control, data, report)
+
     def train(arm: str, distill: DistillParams | Unused) -> tuple[models.Network, Fitted]:
         return train_student(
             student,
@@ -98,9 +99,7 @@ def run(
     return figures
 
 
-def _pass_through(
-    data: Path, teacher: Path, out: Path, control: Path, score: Scorer, report: Report
-) -> dict[str, Any]:
+def _pass_through(data: Path, teacher: Path, out: Path, control: Path, score: Scorer, report: Report) -> dict[str, Any]:
     """The teacher as it is: what follows makes it smaller, taught by its own soft labels."""
     report.log("student.model is {use: teacher}: the teacher passes through")
     _, network = models.load(teacher)

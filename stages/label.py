@@ -21,6 +21,8 @@ def run(
         seed=seed, teacher_digest=checkpoint.digest_of(teacher), teacher_quality=quality, progress=report.progress,
     )  # fmt: skip
     meta = read_meta(data)
-    num_values = len(meta.classes) + (labels.num_features(network, read(data, "validation")[0]) if label.features else 0)
+    num_values = len(meta.classes) + (
+        labels.num_features(network, read(data, "validation")[0]) if label.features else 0
+    )
     megabytes = labels.required_mb(label.num_views, meta.counts["train"], num_values)
     return {"views": label.num_views, "megabytes": megabytes, "teacher_validation": quality}

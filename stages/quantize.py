@@ -54,7 +54,9 @@ def run(
         torch.manual_seed(seed)
         views = read_views(data, labels, with_teacher=not isinstance(distill, Unused))
         training = TrainingData.of(data, *views)
-        fit(prepared, objective_of(distill), training, settings, quality=quality_of, seed=seed, report=report, arm="qat")
+        fit(
+            prepared, objective_of(distill), training, settings, quality=quality_of, seed=seed, report=report, arm="qat"
+        )
 
     torch.set_num_threads(train.threads)
     arithmetic = arithmetic_of(quantize.arithmetic, instructions)

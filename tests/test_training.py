@@ -135,7 +135,16 @@ def test_a_loss_that_is_not_finite_stops_at_once_and_names_the_step(
         return OBJECTIVE(model, batch) * (float("nan") if steps == 3 else 1.0)
 
     with pytest.raises(TrainingDiverged, match=r"the loss is nan at step 3 of 24 \(epoch 1\).*Lower train.lr"):
-        fit(network(data, small), objective, training, settings, quality=training.quality, seed=0, report=report, arm="arm")
+        fit(
+            network(data, small),
+            objective,
+            training,
+            settings,
+            quality=training.quality,
+            seed=0,
+            report=report,
+            arm="arm",
+        )
     assert steps == 3
 
 
@@ -329,7 +338,16 @@ def test_the_loss_is_told_how_much_of_the_training_is_done(
         seen.append(batch.progress)
         return cross_entropy(logits_BK, batch)
 
-    fit(network(data, small), on_logits(loss), training, settings, quality=training.quality, seed=0, report=report, arm="arm")
+    fit(
+        network(data, small),
+        on_logits(loss),
+        training,
+        settings,
+        quality=training.quality,
+        seed=0,
+        report=report,
+        arm="arm",
+    )
     assert seen == pytest.approx([step / 23 for step in range(24)])
 
 

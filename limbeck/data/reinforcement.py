@@ -6,6 +6,7 @@ zoo's `mlp`, so that the actor is a checkpoint like any other. Legend: E environ
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from limbeck.components import Component
-from limbeck.data.worlds import Answers, opened
+from limbeck.data.worlds import opened
 from limbeck.params import Beta, Section, Share
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class Learned:
         """Write it as a checkpoint, for `teacher: {use: checkpoint}`."""
         from limbeck import checkpoint
 
-        model = Component(use="mlp", width=self.settings.width, depth=self.settings.depth)
+        model = Component.model_validate({"use": "mlp", "width": self.settings.width, "depth": self.settings.depth})
         mean, std = (tuple(float(value) for value in values) for values in (self.mean, self.std))
         spec = checkpoint.Spec(model=model, shape=shape, dtype="float32", classes=classes, mean=mean, std=std)
         checkpoint.save(folder, spec, {f"body.{name}": value for name, value in self.actor.state_dict().items()})
@@ -196,7 +197,7 @@ class _Learning:
 
         settings = self.settings
         for _ in range(settings.epochs):
-            for rows in torch.randperm(len(actions)).split(settings.batch_size):
+            for rows in torch.split(torch.randperm(len(actions)), settings.batch_size):
                 told = self.actor(observations[rows]).log_softmax(1)
                 ratio = (told.gather(1, actions[rows][:, None])[:, 0] - before[rows]).exp()
                 gain = advantages[rows]
@@ -205,7 +206,9 @@ class _Learning:
                 entropy = -(told.exp() * told).sum(1).mean()
                 loss = -torch.minimum(ratio * gain, bounded * gain).mean() - settings.entropy * entropy
                 error = functional.mse_loss(self.critic(observations[rows])[:, 0], returns[rows])
-                for net, optimizer, value in zip((self.actor, self.critic), self.optimizers, (loss, error), strict=True):
+                for net, optimizer, value in zip(
+                    (self.actor, self.critic), self.optimizers, (loss, error), strict=True
+                ):
                     optimizer.zero_grad()
                     value.backward()
                     torch.nn.utils.clip_grad_norm_(net.parameters(), LONGEST_STEP)
@@ -218,7 +221,7 @@ def _network(num_features: int, num_outputs: int, settings: PPO, *, gain: float)
 
     widths = [num_features, *(settings.width,) * settings.depth]
     layers: list[nn.Module] = []
-    for inputs, outputs in zip(widths, widths[1:], strict=False):
+    for inputs, outputs in pairwise(widths):
         layers += [nn.Linear(inputs, outputs), nn.ReLU()]
     head = nn.Linear(widths[-1], num_outputs)
     for layer in (*layers, head):
@@ -246,4 +249,3 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-

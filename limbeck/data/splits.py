@@ -328,7 +328,7 @@ def _seal(
         fill(folder / name)
         paths += sorted(path.relative_to(folder).as_posix() for path in (folder / name).rglob("*") if path.is_file())
     digests = {path: sha256(folder / path) for path in paths}
-    identity = [source.classes, sorted(digests.items())]
+    identity: list[Any] = [source.classes, sorted(digests.items())]
     if source.world is not None:
         identity.append(source.world.model_dump(mode="json"))
     meta = Meta(

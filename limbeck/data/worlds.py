@@ -4,7 +4,6 @@ Observations are samples, actions are classes. Legend: E episodes side by side, 
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from types import ModuleType
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -63,8 +62,8 @@ class Step(NamedTuple):
     rewards: NDArray[np.float64]
 
 
-def gym() -> ModuleType:
-    """gymnasium (Towers et al. 2024, arXiv:2407.17032), which only decisions need.
+def gym() -> Any:
+    """The library (Towers et al. 2024, arXiv:2407.17032), which only decisions need.
 
     Raises:
         DataError: it is not installed.

@@ -275,9 +275,7 @@ def predict(
 
 
 @contextlib.contextmanager
-def answering(
-    file: Path, *, threads: int, batch_size: int
-) -> Iterator[Callable[[NDArray[Any]], NDArray[np.float32]]]:
+def answering(file: Path, *, threads: int, batch_size: int) -> Iterator[Callable[[NDArray[Any]], NDArray[np.float32]]]:
     """A file that answers as often as it is asked: raw samples [N, ...] -> logits [N, K], `batch_size` at a time.
 
     It is open in a child, as for `predict`. What is asked next may depend on what it said: an episode goes on.

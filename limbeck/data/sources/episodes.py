@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, NonNegativeInt, PositiveInt, TypeAdapter
+from pydantic import Field, NonNegativeInt, TypeAdapter
 
 from limbeck.components import Component, resolve
 from limbeck.data.reinforcement import PPO, learn
@@ -95,7 +95,10 @@ def episodes(
         )
     world = World(
         environment=environment, gymnasium=gym().__version__, floor=floor, goal=float(goal),
-        played={split: (seeds(f"{split} played", num).start, num) for split, num in judging.model_dump().items()},
+        played={
+            "validation": (seeds("validation played", judging.validation).start, judging.validation),
+            "test": (seeds("test played", judging.test).start, judging.test),
+        },
     )  # fmt: skip
     told = TypeAdapter[PPO | str](PPO | str).validate_python(expert)
     if isinstance(told, str):
@@ -105,7 +108,9 @@ def episodes(
         learned = learn(environment, told, seeds("learning", 1).start)
         answers = learned.answers
         beside = {"expert": lambda folder: learned.save(folder, shape, names)}
-    parts = (_part(environment, seeds(purpose, num), answers, noise) for purpose, num in (("train", train), ("test", test)))
+    parts = (
+        _part(environment, seeds(purpose, num), answers, noise) for purpose, num in (("train", train), ("test", test))
+    )
     return Source(environment, names, next(parts), next(parts), world=world, beside=beside)
 
 
