@@ -56,7 +56,7 @@ def test_the_example_of_the_page_trains_a_policy(tmp_path: Path) -> None:
     assert 0.5 < figures["validation"] < 1.1
 
 
-def test_the_values_of_the_page_are_ones_that_the_pipeline_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_values_of_the_page_are_ones_that_the_pipeline_takes() -> None:
     warnings: list[str] = []
     check_components(Params.model_validate(values()), warnings.append)
     assert not warnings
