@@ -19,6 +19,7 @@ from benchmarks import (
     loops,
     noop,
     ort,
+    policy,
     prepare,
     refresh,
     sparsity,
@@ -38,6 +39,7 @@ BENCHMARKS = {
     "loops": loops,
     "noop": noop,
     "ort": ort,
+    "policy": policy,
     "prepare": prepare,
     "refresh": refresh,
     "sparsity": sparsity,
@@ -46,13 +48,15 @@ BENCHMARKS = {
 }
 ON_DATA = ("int8", "loops")
 LONG = ("drift", "faults", "refresh")
+OF_A_RUN = ("policy",)
+"""Needs the workspace of its recipe."""
 
 
 def main(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            help=f"Of {', '.join(BENCHMARKS)}. Default: all but {', '.join(LONG)}, in this order "
+            help=f"Of {', '.join(BENCHMARKS)}. Default: all but {', '.join((*LONG, *OF_A_RUN))}, in this order "
             f"({' and '.join(ON_DATA)} need $LIMBECK_DATA)."
         ),
     ] = None,
@@ -63,7 +67,7 @@ def main(
     params = ROOT / "tests" / "tiny.yaml" if quick else ROOT / "params.yaml"
     console = Console()
     with tempfile.TemporaryDirectory() as folder:
-        left_out = {*LONG, *(() if "LIMBECK_DATA" in os.environ else ON_DATA)}
+        left_out = {*LONG, *OF_A_RUN, *(() if "LIMBECK_DATA" in os.environ else ON_DATA)}
         for name in names or [name for name in BENCHMARKS if name not in left_out]:
             if name not in BENCHMARKS:
                 raise typer.BadParameter(f"no benchmark {name!r}; there are {', '.join(BENCHMARKS)}")

@@ -24,7 +24,7 @@ from limbeck.checkpoint import Spec
 from limbeck.components import Component
 from limbeck.data import splits
 from limbeck.data.sources import open_source
-from limbeck.evaluation import scorer
+from limbeck.evaluation import Scorer
 from limbeck.labels import read_views, write
 from limbeck.models.compiled import compiled
 from limbeck.objectives import Objective, objective_of
@@ -156,7 +156,8 @@ def main() -> None:
     told: Any = arm.Told(scratch)
     if spec["bare"]:
         told = Bare(scratch, model, objective_of(DISTILL), training, compile == "always")
-    fit(model, objective_of(DISTILL), training, params, score=scorer("accuracy"), seed=0, report=told, arm="benchmark")
+    quality = Scorer("accuracy", place / "data").quality
+    fit(model, objective_of(DISTILL), training, params, quality=quality, seed=0, report=told, arm="benchmark")
     bare = {"loop_s": told.loop_s(), "bare_s": told.bare_s} if spec["bare"] else {}
     arm.done(anonymous_mb=watched.peak_mb, **bare)
 

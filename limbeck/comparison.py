@@ -22,10 +22,9 @@ from pydantic import Field, TypeAdapter, ValidationError
 from limbeck import params as params_file
 from limbeck.atomic import replace, sha256, write_json
 from limbeck.components import Component, nearest
-from limbeck.data.splits import read
 from limbeck.distillation import train_student
 from limbeck.errors import ParamsError
-from limbeck.evaluation import Estimate, Scores, paired_difference, predict, scorer
+from limbeck.evaluation import Estimate, Scorer, Scores, paired_difference
 from limbeck.labels import LOGITS
 from limbeck.objectives import loss_of
 from limbeck.params import DistillParams, Params, TargetParams, Unused
@@ -220,8 +219,7 @@ class Comparison:
             data=root / "data", labels=root / "labels", teacher=root / "models/teacher",
             metric=params.metric, seed=seed, report=told, arm="student",
         )  # fmt: skip
-        test_x, test_y = read(root / "data", "test")
-        scores = scorer(params.metric)(predict(network, test_x), test_y)
+        scores = Scorer(params.metric, root / "data").of_model(network, "test")
         with replace(place / "scores.npy") as partial, partial.open("wb") as stream:
             np.save(stream, scores)
         result = {"key": key, "validation": fitted.best, "test": float(scores.mean()), "epoch": fitted.best_epoch}

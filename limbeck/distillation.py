@@ -12,7 +12,7 @@ from limbeck import checkpoint, models
 from limbeck.checkpoint import Spec
 from limbeck.data.splits import Meta, read_meta
 from limbeck.errors import CheckpointError
-from limbeck.evaluation import scorer
+from limbeck.evaluation import Scorer
 from limbeck.labels import read_views
 from limbeck.models import Network
 from limbeck.models.features import head_of
@@ -175,6 +175,7 @@ def train_student(
     training = TrainingData.of(data, *read_views(data, labels, with_teacher=not isinstance(distill, Unused)))
     if student.warm:
         tune_(network, student.warm.tune)
-    fitted = fit(network, objective, training, student.train, score=scorer(metric), seed=seed, report=report, arm=arm)
+    quality = Scorer(metric, data).quality
+    fitted = fit(network, objective, training, student.train, quality=quality, seed=seed, report=report, arm=arm)
     network.requires_grad_(True)
     return network, fitted

@@ -1,14 +1,19 @@
-"""Quality and its uncertainty. A metric gives one score per sample; its mean is the figure.
+"""Quality and its uncertainty. A metric gives one score per sample, or per episode that it plays; their mean is the figure.
 
-Scores per sample make every difference a paired one, over the same samples. No torch at import: the stages
-that only measure files do without. Legend: N samples, K classes.
+Scores one by one make every difference a paired one, over the same samples or the same episodes. No torch at import: the
+stages that only measure files do without. Legend: N samples, E episodes, K classes.
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
+
+from limbeck.data.prepared import SplitName, read, read_meta
+from limbeck.data.worlds import Answers, World, play
+from limbeck.errors import ParamsError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -32,7 +37,22 @@ def accuracy(logits_NK: NDArray[np.floating[Any]], labels_N: NDArray[np.int64]) 
     return scores
 
 
-METRICS: dict[str, Callable[..., Scores]] = {"accuracy": accuracy}
+def played(metric: Callable[[Answers, World, Literal["validation", "test"]], Scores]) -> Callable[..., Scores]:
+    """Mark a metric that takes no samples: it plays the episodes of a split, and gives one score for each [E]."""
+    metric.is_played = True  # type: ignore[attr-defined]
+    return metric
+
+
+@played
+def episode_return(answers: Answers, world: World, split: Literal["validation", "test"]) -> Scores:
+    """The return of each episode, as the share of the way from random actions (0) to the environment's goal (1).
+
+    The likeliest action is taken, the seeds are the split's own: all that are compared begin in the same states.
+    """
+    return play(world, split, answers)
+
+
+METRICS: dict[str, Callable[..., Scores]] = {"accuracy": accuracy, "episode_return": episode_return}
 
 
 def scorer(metric: str) -> Callable[..., Scores]:
@@ -40,6 +60,58 @@ def scorer(metric: str) -> Callable[..., Scores]:
     from limbeck.components import Component, check
 
     return check(Component(use=metric), METRICS, "metric")
+
+
+def is_played(metric: str) -> bool:
+    """Whether a metric plays episodes rather than score samples."""
+    return getattr(scorer(metric), "is_played", False)
+
+
+class Scorer:
+    """A metric on prepared data: scores whatever answers raw samples, on any split.
+
+    Raises:
+        ParamsError: the metric plays, and the samples come from no world.
+
+    """
+
+    def __init__(self, metric: str, data: Path) -> None:
+        self._metric, self._data, self._world = scorer(metric), data, read_meta(data).world
+        self.is_played = is_played(metric)
+        self._splits: dict[SplitName, tuple[NDArray[np.generic], NDArray[np.int64]]] = {}
+        if self.is_played and self._world is None:
+            raise ParamsError(
+                f"metric {metric} plays episodes, but the samples of {data} come from no world (source "
+                f"{read_meta(data).name!r}). Take data.source: {{use: episodes, ...}}, or metric: accuracy."
+            )
+
+    def __call__(
+        self, answers: Answers, split: SplitName, logits_NK: NDArray[np.floating[Any]] | None = None
+    ) -> Scores:
+        """Scores [N] of a split's samples, or [E] of its episodes.
+
+        Args:
+            answers: raw samples [N, ...] -> logits [N, K].
+            split: validation or test.
+            logits_NK: what it answers to the split's samples, where that is known already.
+
+        """
+        if self.is_played:
+            assert self._world is not None
+            assert split in self._world.played, "only validation and test are played"
+            return self._metric(answers, self._world, split)
+        if split not in self._splits:  # reading checks every byte
+            self._splits[split] = read(self._data, split)
+        x, y = self._splits[split]
+        return self._metric(answers(x) if logits_NK is None else logits_NK, y)
+
+    def of_model(self, model: "nn.Module", split: SplitName = "validation") -> Scores:
+        """The scores of a network."""
+        return self(lambda x: predict(model, x), split)
+
+    def quality(self, model: "nn.Module", split: SplitName = "validation") -> float:
+        """The mean of a network's scores."""
+        return float(self.of_model(model, split).mean())
 
 
 def estimate(scores_N: Scores, num_resamples: int, seed: int) -> Estimate:

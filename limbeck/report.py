@@ -394,7 +394,7 @@ def render(root: Path, out: Path) -> Rendered:
     notes = [note.strip() for note in notes + lines_of_registry]
     name = targets[0].manifest["name"]
     title = f"Limbeck: {name}"
-    footer = f"Quality on {targets[0].quality['test_count']} test samples, computed here."
+    footer = f"Quality on {targets[0].quality['test_count']} test {targets[0].quality.get('test_unit', 'samples')}, computed here."
     for places in {_measured_at(target): None for target in targets}:
         footer += f" Latency {places}."
     if name == "digits":

@@ -27,7 +27,6 @@ from limbeck.components import bind
 from limbeck.data.augment import Blend, Views
 from limbeck.data.splits import read, read_meta
 from limbeck.errors import TrainingDiverged
-from limbeck.evaluation import Scores, predict
 from limbeck.models.averaged import Averaged
 from limbeck.models.compiled import compiled, pays
 from limbeck.objectives import Batch, Learner, Objective, learned_of
@@ -54,7 +53,6 @@ class TrainingData:
 
     views: the augmented training samples. labels_N: int64.
     teacher_VNK: the teacher's logits for each of V views, or None; then every epoch has a view of its own.
-    x, y: the validation split, raw.
     features_VND: the teacher's features for the same views, or None.
     num_classes: needed where views mix samples, whose labels are shares of classes.
     """
@@ -62,8 +60,6 @@ class TrainingData:
     views: Views
     labels_N: NDArray[np.int64]
     teacher_VNK: NDArray[np.float16] | None
-    x: NDArray[np.generic]
-    y: NDArray[np.int64]
     features_VND: NDArray[np.float16] | None = None
     num_classes: int | None = None
 
@@ -75,16 +71,9 @@ class TrainingData:
         teacher_VNK: NDArray[np.float16] | None,
         features_VND: NDArray[np.float16] | None = None,
     ) -> "TrainingData":
-        """Join views of the training split with its labels and the validation split."""
+        """Join views of the training split with its labels."""
         _, labels_N = read(data, "train")
-        return cls(
-            views,
-            labels_N,
-            teacher_VNK,
-            *read(data, "validation"),
-            features_VND=features_VND,
-            num_classes=len(read_meta(data).classes),
-        )
+        return cls(views, labels_N, teacher_VNK, features_VND, num_classes=len(read_meta(data).classes))
 
     def batches(self, epoch: int, batch_size: int, seed: int) -> Iterator[Batch]:
         """The batches of an epoch: a fresh permutation, whole batches only (one smaller one if there is no other)."""
@@ -235,7 +224,7 @@ def fit(
     data: TrainingData,
     params: TrainParams,
     *,
-    score: Callable[..., Scores],
+    quality: Callable[[nn.Module], float],
     seed: int,
     report: Progress,
     arm: str,
@@ -245,9 +234,9 @@ def fit(
     Args:
         model: raw inputs [B, ...] -> logits [B, K].
         objective: the loss of a batch, a scalar. Networks that its loss owns are trained and kept with the model.
-        data: views, labels, soft labels and the validation split.
+        data: views, labels and soft labels.
         params: settings; `threads` is part of the result's bits.
-        score: metric, per-sample scores of (logits, labels).
+        quality: a network's figure on validation, such as `limbeck.evaluation.Scorer.quality`.
         seed: decides batch order.
         report: told of progress and epochs; its scratch folder holds the state of a killed run.
         arm: names this training within its stage (its state file and its curve).
@@ -334,14 +323,14 @@ def fit(
             if time.monotonic() - saved > CHECKPOINT_EVERY_S and step % per_epoch:
                 keep()
                 saved = time.monotonic()
-        qualities = {name: float(score(predict(net, data.x), data.y).mean()) for name, net in judged.items()}
+        qualities = {name: quality(net) for name, net in judged.items()}
         leader = max(qualities, key=lambda name: qualities[name])
         if qualities[leader] >= fitted.best:
             fitted.best, fitted.best_epoch, fitted.kept = qualities[leader], epoch, leader
             best = {name: value.clone() for name, value in judged[leader].state_dict().items()}
         row = {"epoch": epoch, "train": loss_sum / per_epoch, "validation": qualities[leader], "lr": rate}
         if len(qualities) > 1:
-            row |= {f"validation_{name}": quality for name, quality in qualities.items()}
+            row |= {f"validation_{name}": value for name, value in qualities.items()}
         fitted.history.append(row)
         report.curve({**row, "arm": arm})
         loss_sum = 0.0

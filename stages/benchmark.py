@@ -11,8 +11,8 @@ from limbeck.components import Component, bind
 from limbeck.data.splits import read, read_meta
 from limbeck.devices import DEVICES, agreement, lacks, refuse_lacking
 from limbeck.edge import manifest
-from limbeck.edge.measure import machine, predict
-from limbeck.evaluation import estimate, paired_difference, scorer
+from limbeck.edge.measure import answering, machine
+from limbeck.evaluation import Scorer, estimate, paired_difference
 from limbeck.params import BenchmarkParams, Instructions, MeasureParams, Out, Unused
 from limbeck.recording import Report
 
@@ -41,15 +41,16 @@ def run(
             f"quality is computed on this machine, which lacks the target's instructions ({instructions}): int8 may "
             "answer better there than it does here."
         )
-    score = scorer(metric)
+    score = Scorer(metric, data)
     scores: dict[str, dict[str, Any]] = {variant: {} for variant in files}
     logits: dict[str, Any] = {}
-    labels = {}
-    for split in ("validation", "test"):
-        _, labels[split] = read(data, split)
-        for variant, file in files.items():
-            logits[variant] = predict(file, data / split / "x.npy", threads=threads, batch_size=PREDICT_BATCH)
-            scores[variant][split] = score(logits[variant], labels[split])
+    validation_x, _ = read(data, "validation")
+    test_x, labels = read(data, "test")
+    for variant, file in files.items():
+        with answering(file, threads=threads, batch_size=PREDICT_BATCH) as answers:
+            scores[variant]["validation"] = score(answers, "validation")
+            logits[variant] = answers(test_x)
+            scores[variant]["test"] = score(answers, "test", logits[variant])
     quality: dict[str, Any] = {}
     for variant in files:
         quality[variant] = {}
@@ -62,17 +63,16 @@ def run(
     with replace(confusion) as partial, partial.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(["actual", *candidates])
-        writer.writerows(
-            zip(classes[labels["test"]], *(classes[said.argmax(1)] for said in candidates.values()), strict=True)
-        )
+        writer.writerows(zip(classes[labels], *(classes[said.argmax(1)] for said in candidates.values()), strict=True))
     measured = bind(device, DEVICES, "device")(files, threads, benchmark.batch_size, measure, report.progress)
     refuse_lacking(measured["machine"], instructions)
     write_json(latency, measured)
-    told = {"metric": metric, "test_count": len(labels["test"]), "variants": quality}
+    judged = {"test_count": len(scores["teacher"]["test"]), "test_unit": "episodes" if score.is_played else "samples"}
+    told = {"metric": metric, **judged, "variants": quality}
     if isinstance(benchmark.witness, Unused):
         return told
     shipping = {name: files[name] for name in files if name.startswith("model.")}
-    witnessed = agreement(benchmark.witness, shipping, read(data, "validation")[0], threads, report.scratch)
+    witnessed = agreement(benchmark.witness, shipping, validation_x, threads, report.scratch)
     for name, found in witnessed["variants"].items():
         report.log(f"{name}: {found['equal_predictions']:.2%} of {witnessed['samples']:,} predictions equal elsewhere")
     return {**told, "witness": witnessed}

@@ -1,7 +1,6 @@
 """A small network taught by the soft labels, and the same one without them."""
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +11,7 @@ from limbeck.atomic import write_json
 from limbeck.checkpoint import Spec
 from limbeck.data.splits import read
 from limbeck.distillation import begun, train_student
-from limbeck.evaluation import Scores, paired_difference, predict, scorer
+from limbeck.evaluation import Scorer, paired_difference
 from limbeck.labels import read_labels_meta
 from limbeck.params import At, DistillParams, Out, StudentParams, Unused
 from limbeck.recording import Report
@@ -41,17 +40,15 @@ def run(
 
     The gain of distillation is the paired difference of both on the test split, which decides nothing here.
     """
-    score = scorer(metric)
+    score = Scorer(metric, data)
     if student.is_teacher:
         return _pass_through(data, teacher, out, control, score, report)
     spec, start = begun(student, data, seed)
     before = {}
     if student.warm:
-        x, y = read(data, "validation")
-        before = {"tuned": student.warm.tune, "validation_before": float(score(predict(start, x), y).mean())}
+        before = {"tuned": student.warm.tune, "validation_before": score.quality(start)}
         if student.warm.tune == "nothing":
             return _untouched(spec, start, before, out, control, data, report)
-    test_x, test_y = read(data, "test")
 
     def train(arm: str, distill: DistillParams | Unused) -> tuple[models.Network, Fitted]:
         return train_student(
@@ -74,7 +71,7 @@ def run(
     figures: dict[str, Any] = {
         "validation": fitted.best,
         "parameters": size,
-        "macs": models.count_macs(network, torch.from_numpy(test_x[:1].copy())),
+        "macs": models.count_macs(network, torch.from_numpy(read(data, "test")[0][:1].copy())),
         "objective": distill.use,
         **before,
     }
@@ -86,8 +83,8 @@ def run(
         figures["control_validation"] = of_twin.best
         models.save(control, spec, twin)
         gain = paired_difference(
-            score(predict(network, test_x), test_y),
-            score(predict(twin, test_x), test_y),
+            score.of_model(network, "test"),
+            score.of_model(twin, "test"),
             bootstrap,
             bootstrap_seed,
         )
@@ -102,14 +99,12 @@ def run(
     return figures
 
 
-def _pass_through(
-    data: Path, teacher: Path, out: Path, control: Path, score: Callable[..., Scores], report: Report
-) -> dict[str, Any]:
+def _pass_through(data: Path, teacher: Path, out: Path, control: Path, score: Scorer, report: Report) -> dict[str, Any]:
     """The teacher as it is: what follows makes it smaller, taught by its own soft labels."""
     report.log("student.model is {use: teacher}: the teacher passes through")
     _, network = models.load(teacher)
-    x, y = read(data, "validation")
-    quality = float(score(predict(network, x), y).mean())
+    x, _ = read(data, "validation")
+    quality = score.quality(network)
     report.curve({"epoch": 0, "arm": "teacher", "validation": quality})
     shutil.copytree(teacher, out)
     _no_control(control, "the student is the teacher")

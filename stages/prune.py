@@ -11,7 +11,7 @@ from torch import Tensor
 from limbeck import models
 from limbeck.components import Component
 from limbeck.data.splits import read
-from limbeck.evaluation import predict, scorer
+from limbeck.evaluation import Scorer
 from limbeck.export import check_parity, to_onnx
 from limbeck.labels import read_views
 from limbeck.objectives import learned_of, objective_of
@@ -45,11 +45,11 @@ def run(
     How the device measures is asked for `prune.latency` alone.
     """
     spec, network = models.load(student)
-    score = scorer(metric)
-    x, y = read(data, "validation")
+    score = Scorer(metric, data)
+    x, _ = read(data, "validation")
     sample = torch.from_numpy(x[:1].copy())
     before = {"parameters": models.num_params(network), "macs": models.count_macs(network, sample)}
-    quality_before = float(score(predict(network, x), y).mean())
+    quality_before = score.quality(network)
     if isinstance(prune, Unused):
         report.log("prune is {use: none}: the student passes through")
         report.curve({"epoch": 0, "arm": "unpruned", "validation": quality_before})
@@ -78,10 +78,10 @@ def run(
         if not step.has_cut:
             report.curve({"epoch": 0, "arm": f"step{number}", "validation": quality})
             continue
-        cut_to = float(score(predict(network, x), y).mean())
+        cut_to = score.quality(network)
         fitted = fit(
             network, objective_of(distill), training, prune.recover.of(train),
-            score=score, seed=seed + number, report=report, arm=f"step{number}",
+            quality=score.quality, seed=seed + number, report=report, arm=f"step{number}",
         )  # fmt: skip
         quality = fitted.best
         report.log(

@@ -9,7 +9,7 @@ from torch import nn
 
 from limbeck import models, quantization
 from limbeck.data.splits import read
-from limbeck.evaluation import predict, scorer
+from limbeck.evaluation import Scorer
 from limbeck.labels import read_labels_meta, read_views
 from limbeck.objectives import objective_of
 from limbeck.params import At, DistillParams, Instructions, Out, QuantizeParams, TrainParams, Unused
@@ -37,12 +37,7 @@ def run(
 ) -> dict[str, Any]:
     """Climb the ladder until validation keeps what the contract asks for; store the best rung."""
     spec, network = models.load(pruned)
-    score = scorer(metric)
-    x, y = read(data, "validation")
-
-    def quality_of(model: nn.Module) -> float:
-        return float(score(predict(model, x), y).mean())
-
+    quality_of = Scorer(metric, data).quality
     float_quality = quality_of(network)
     report.curve({"epoch": 0, "arm": "float", "validation": float_quality})
     if isinstance(quantize, Unused):
@@ -59,7 +54,9 @@ def run(
         torch.manual_seed(seed)
         views = read_views(data, labels, with_teacher=not isinstance(distill, Unused))
         training = TrainingData.of(data, *views)
-        fit(prepared, objective_of(distill), training, settings, score=score, seed=seed, report=report, arm="qat")
+        fit(
+            prepared, objective_of(distill), training, settings, quality=quality_of, seed=seed, report=report, arm="qat"
+        )
 
     torch.set_num_threads(train.threads)
     arithmetic = arithmetic_of(quantize.arithmetic, instructions)

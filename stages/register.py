@@ -7,10 +7,9 @@ from typing import Any
 
 from limbeck import ledger
 from limbeck.atomic import write_json
-from limbeck.data.splits import read
 from limbeck.edge import manifest as manifest_file
-from limbeck.edge.measure import predict
-from limbeck.evaluation import Scores, scorer
+from limbeck.edge.measure import answering
+from limbeck.evaluation import Scorer, Scores
 from limbeck.params import ContractParams, Instructions, MeasureParams, Out, TrackingParams
 from limbeck.recording import Report
 from limbeck.selection import judge
@@ -72,11 +71,11 @@ def run(
     if tracking.champion_margin is None:
         report.log(f"{model}: tracking.champion_margin is null, so version {version.number} stays a candidate")
         return {}
-    score = scorer(metric)
-    _, labels = read(data, "test")
+    score = Scorer(metric, data)
 
     def scores_of(file: Path) -> Scores:
-        return score(predict(file, data / "test/x.npy", threads=1, batch_size=PREDICT_BATCH), labels)
+        with answering(file, threads=1, batch_size=PREDICT_BATCH) as answers:
+            return score(answers, "test")
 
     promotion = promote(
         version,

@@ -1,6 +1,6 @@
 import copy
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -17,7 +17,7 @@ from limbeck.data.augment import Views, affine
 from limbeck.data.augment.mixing import mixup
 from limbeck.data.splits import read, read_meta
 from limbeck.errors import TrainingDiverged
-from limbeck.evaluation import accuracy
+from limbeck.evaluation import Scorer
 from limbeck.models.averaged import Averaged
 from limbeck.objectives import Batch, cross_entropy, learned_of, objective_of, on_logits
 from limbeck.params import DistillParams, TrainParams
@@ -27,12 +27,18 @@ from tests.conftest import Remembering
 OBJECTIVE = on_logits(cross_entropy)
 
 
+@dataclass(frozen=True)
+class Judged(TrainingData):
+    """With the figure that decides about it."""
+
+    quality: Callable[[nn.Module], float] = lambda _: 0.0
+
+
 @pytest.fixture
-def training(data: Path) -> TrainingData:
+def training(data: Path) -> Judged:
     x, y = read(data, "train")
-    validation_x, validation_y = read(data, "validation")
     views = Views(x, affine(degrees=10, scale=0.1, shift=1.0), seed=0)
-    return TrainingData(views, np.asarray(y), None, validation_x, validation_y)
+    return Judged(views, np.asarray(y), None, quality=Scorer("accuracy", data).quality)
 
 
 def network(data: Path, small: Component, seed: int = 0) -> models.Network:
@@ -43,8 +49,8 @@ def network(data: Path, small: Component, seed: int = 0) -> models.Network:
     )
 
 
-def train(model: nn.Module, training: TrainingData, settings: TrainParams, report: Remembering) -> Fitted:
-    return fit(model, OBJECTIVE, training, settings, score=accuracy, seed=0, report=report, arm="arm")
+def train(model: nn.Module, training: Judged, settings: TrainParams, report: Remembering) -> Fitted:
+    return fit(model, OBJECTIVE, training, settings, quality=training.quality, seed=0, report=report, arm="arm")
 
 
 class Killed(BaseException):
@@ -66,7 +72,7 @@ class KilledAt(Remembering):
 
 @pytest.mark.parametrize("kill_at", [5, 12, 13, 20])
 def test_a_killed_training_resumes_and_ends_in_the_same_bytes(
-    tmp_path: Path, data: Path, small: Component, training: TrainingData, settings: TrainParams, kill_at: int,
+    tmp_path: Path, data: Path, small: Component, training: Judged, settings: TrainParams, kill_at: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setattr("limbeck.training.CHECKPOINT_EVERY_S", 0.0)  # keep the state at every step
@@ -88,7 +94,7 @@ def test_a_killed_training_resumes_and_ends_in_the_same_bytes(
 
 
 def test_a_damaged_state_is_put_away_and_the_training_begins_anew(
-    data: Path, small: Component, training: TrainingData, settings: TrainParams, report: Remembering,
+    data: Path, small: Component, training: Judged, settings: TrainParams, report: Remembering,
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     (report.scratch / "arm.pt").write_bytes(b"half of a state")
@@ -98,19 +104,17 @@ def test_a_damaged_state_is_put_away_and_the_training_begins_anew(
 
 
 def test_training_learns_and_keeps_the_weights_that_were_best_on_validation(
-    data: Path, small: Component, training: TrainingData, settings: TrainParams, report: Remembering
+    data: Path, small: Component, training: Judged, settings: TrainParams, report: Remembering
 ) -> None:
     model = network(data, small)
     fitted = train(model, training, settings.model_copy(update={"epochs": 6}), report)
     qualities = [row["validation"] for row in fitted.history]
     assert fitted.best == max(qualities) > 0.5
-    from limbeck.evaluation import predict
-
-    assert float(accuracy(predict(model, training.x), training.y).mean()) == fitted.best
+    assert training.quality(model) == fitted.best
 
 
 def test_the_first_losses_are_the_golden_ones(
-    data: Path, small: Component, training: TrainingData, settings: TrainParams, report: Remembering
+    data: Path, small: Component, training: Judged, settings: TrainParams, report: Remembering
 ) -> None:
     history = train(network(data, small), training, settings, report).history
     assert [row["train"] for row in history] == pytest.approx(GOLDEN, rel=1e-3)
@@ -121,7 +125,7 @@ GOLDEN = [2.24600, 1.92208]
 
 
 def test_a_loss_that_is_not_finite_stops_at_once_and_names_the_step(
-    data: Path, small: Component, training: TrainingData, settings: TrainParams, report: Remembering
+    data: Path, small: Component, training: Judged, settings: TrainParams, report: Remembering
 ) -> None:
     steps = 0
 
@@ -131,15 +135,24 @@ def test_a_loss_that_is_not_finite_stops_at_once_and_names_the_step(
         return OBJECTIVE(model, batch) * (float("nan") if steps == 3 else 1.0)
 
     with pytest.raises(TrainingDiverged, match=r"the loss is nan at step 3 of 24 \(epoch 1\).*Lower train.lr"):
-        fit(network(data, small), objective, training, settings, score=accuracy, seed=0, report=report, arm="arm")
+        fit(
+            network(data, small),
+            objective,
+            training,
+            settings,
+            quality=training.quality,
+            seed=0,
+            report=report,
+            arm="arm",
+        )
     assert steps == 3
 
 
-def test_a_student_meets_the_soft_labels_of_the_view_it_trains_on(training: TrainingData) -> None:
+def test_a_student_meets_the_soft_labels_of_the_view_it_trains_on(training: Judged) -> None:
     num, views = len(training.views), 3
     answers = np.zeros((views, num, 2), np.float16)
     answers[..., 0] = np.arange(views)[:, None]
-    taught = TrainingData(training.views, training.labels_N, answers, training.x, training.y)
+    taught = TrainingData(training.views, training.labels_N, answers)
     for epoch in (0, 2, 4):
         batch = next(taught.batches(epoch, 16, seed=0))
         assert batch.teacher_BK is not None
@@ -149,12 +162,12 @@ def test_a_student_meets_the_soft_labels_of_the_view_it_trains_on(training: Trai
 
 
 @pytest.fixture
-def mixed(training: TrainingData) -> TrainingData:
+def mixed(training: Judged) -> Judged:
     views = Views(training.views.samples, mixup(alpha=1.0, probability=0.7), seed=0)
     return replace(training, views=views, num_classes=10)
 
 
-def test_the_hard_label_of_a_mixture_is_both_samples_labels_by_their_shares(mixed: TrainingData) -> None:
+def test_the_hard_label_of_a_mixture_is_both_samples_labels_by_their_shares(mixed: Judged) -> None:
     for epoch in (0, 3):
         order = np.random.default_rng([0, epoch]).permutation(len(mixed.views))[:16]
         inputs, blend = mixed.views.blended(epoch, torch.from_numpy(order))
@@ -170,7 +183,7 @@ def test_the_hard_label_of_a_mixture_is_both_samples_labels_by_their_shares(mixe
 
 
 def test_training_on_mixtures_learns_and_a_killed_one_ends_in_the_same_bytes(
-    tmp_path: Path, data: Path, small: Component, mixed: TrainingData, settings: TrainParams,
+    tmp_path: Path, data: Path, small: Component, mixed: Judged, settings: TrainParams,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     settings = settings.model_copy(update={"epochs": 6})
@@ -212,7 +225,7 @@ ONE_OF_EACH: dict[str, dict[str, Any]] = {
 
 
 def test_the_better_of_two_students_on_validation_is_kept(
-    tmp_path: Path, data: Path, small: Component, training: TrainingData, settings: TrainParams
+    tmp_path: Path, data: Path, small: Component, training: Judged, settings: TrainParams
 ) -> None:
     mutual = {"use": "mutual", "weight": 1.0, "temperature": 1.0}
     reports = {keep: Remembering(tmp_path / keep) for keep in ("better", "student", "peer")}
@@ -228,7 +241,7 @@ def test_the_better_of_two_students_on_validation_is_kept(
 
 
 @pytest.fixture
-def taught(training: TrainingData) -> TrainingData:
+def taught(training: Judged) -> Judged:
     """With the answers and features of a teacher that guesses."""
     generator, num = np.random.default_rng(0), len(training.views)
     logits, features = (generator.normal(size=(2, num, width)).astype(np.float16) for width in (10, 6))
@@ -237,7 +250,7 @@ def taught(training: TrainingData) -> TrainingData:
 
 @pytest.mark.parametrize("distill", ONE_OF_EACH.values(), ids=ONE_OF_EACH)
 def test_a_killed_training_resumes_with_the_networks_that_its_loss_owns(
-    tmp_path: Path, data: Path, small: Component, taught: TrainingData, settings: TrainParams, distill: dict[str, Any],
+    tmp_path: Path, data: Path, small: Component, taught: Judged, settings: TrainParams, distill: dict[str, Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setattr("limbeck.training.CHECKPOINT_EVERY_S", 0.0)
@@ -255,7 +268,7 @@ def test_a_killed_training_resumes_with_the_networks_that_its_loss_owns(
 
 
 def test_what_tries_a_compiler_teaches_the_networks_of_a_loss_nothing(
-    tmp_path: Path, data: Path, small: Component, taught: TrainingData, settings: TrainParams,
+    tmp_path: Path, data: Path, small: Component, taught: Judged, settings: TrainParams,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     distill = ONE_OF_EACH["mutual"] | {"own": None}
@@ -281,7 +294,7 @@ def train_with(
     distill: dict[str, Any],
     data: Path,
     small: Component,
-    taught: TrainingData,
+    taught: Judged,
     settings: TrainParams,
     report: Remembering,
 ) -> Trained:
@@ -290,7 +303,7 @@ def train_with(
         DistillParams.model_validate(distill | {"control": False}),
         teacher=lambda: network(data, small), student=lambda: network(data, small, seed=1),
     )  # fmt: skip
-    fitted = fit(model, objective, taught, settings, score=accuracy, seed=0, report=report, arm="arm")
+    fitted = fit(model, objective, taught, settings, quality=taught.quality, seed=0, report=report, arm="arm")
     return fitted, model.state_dict(), learned_of(objective).state_dict()
 
 
@@ -303,7 +316,7 @@ def assert_same(one: Trained, other: Trained) -> None:
 
 
 def test_a_projector_is_trained_and_no_part_of_the_student(
-    data: Path, small: Component, taught: TrainingData, settings: TrainParams, report: Remembering
+    data: Path, small: Component, taught: Judged, settings: TrainParams, report: Remembering
 ) -> None:
     model = network(data, small)
     names = set(model.state_dict())
@@ -311,13 +324,13 @@ def test_a_projector_is_trained_and_no_part_of_the_student(
     seen: list[Tensor] = []
     learned = learned_of(objective)
     learned.register_forward_hook(lambda *_: seen.append(learned.projector.weight.detach().clone()))  # type: ignore[union-attr]
-    fit(model, objective, taught, settings, score=accuracy, seed=0, report=report, arm="arm")
+    fit(model, objective, taught, settings, quality=taught.quality, seed=0, report=report, arm="arm")
     assert all(not torch.equal(before, after) for before, after in pairwise(seen))
     assert set(model.state_dict()) == names
 
 
 def test_the_loss_is_told_how_much_of_the_training_is_done(
-    data: Path, small: Component, training: TrainingData, settings: TrainParams, report: Remembering
+    data: Path, small: Component, training: Judged, settings: TrainParams, report: Remembering
 ) -> None:
     seen: list[float] = []
 
@@ -325,7 +338,16 @@ def test_the_loss_is_told_how_much_of_the_training_is_done(
         seen.append(batch.progress)
         return cross_entropy(logits_BK, batch)
 
-    fit(network(data, small), on_logits(loss), training, settings, score=accuracy, seed=0, report=report, arm="arm")
+    fit(
+        network(data, small),
+        on_logits(loss),
+        training,
+        settings,
+        quality=training.quality,
+        seed=0,
+        report=report,
+        arm="arm",
+    )
     assert seen == pytest.approx([step / 23 for step in range(24)])
 
 

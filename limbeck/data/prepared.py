@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, Valid
 
 from limbeck.data.content import intact
 from limbeck.data.window import Origin
+from limbeck.data.worlds import World
 from limbeck.errors import DataError
 
 SplitName: TypeAlias = Literal["train", "validation", "calibration", "test"]
@@ -27,6 +28,7 @@ class Meta(BaseModel):
         skipped: how many samples could not be read and were left out.
         windows: where new samples came from, when they stand beside old ones: `origin.npy` of a split says i for a
             sample of the i-th (counted from 1), 0 for an old one.
+        world: of decisions: the world that they are made in, where a metric may play.
 
     """
 
@@ -44,12 +46,14 @@ class Meta(BaseModel):
     sha256: dict[str, str]
     digest: str
     windows: tuple[Origin, ...] = ()
+    world: World | None = None
 
     @model_serializer(mode="wrap")
-    def _without_windows_where_there_are_none(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _without_what_there_is_not(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         written: dict[str, Any] = dump(self)
-        if not self.windows:  # the key is younger than the format: a file that does not use it stays as it was
-            del written["windows"]
+        for key in ("windows", "world"):  # younger than the format: a file that does not use them stays as it was
+            if not getattr(self, key):
+                del written[key]
         return written
 
 

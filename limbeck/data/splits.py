@@ -324,7 +324,13 @@ def _seal(
     assert train.shape is not None
     files = ("x.npy", "y.npy", ORIGIN) if source.windows else ("x.npy", "y.npy")
     paths = [f"{name}/{file}" for name in NAMES for file in files]
+    for name, fill in source.beside.items():
+        fill(folder / name)
+        paths += sorted(path.relative_to(folder).as_posix() for path in (folder / name).rglob("*") if path.is_file())
     digests = {path: sha256(folder / path) for path in paths}
+    identity: list[Any] = [source.classes, sorted(digests.items())]
+    if source.world is not None:
+        identity.append(source.world.model_dump(mode="json"))
     meta = Meta(
         name=source.name,
         classes=source.classes,
@@ -336,8 +342,9 @@ def _seal(
         overlap=overlap,
         skipped=skipped,
         sha256=digests,
-        digest=hashlib.sha256(json.dumps([source.classes, sorted(digests.items())]).encode()).hexdigest(),
+        digest=hashlib.sha256(json.dumps(identity).encode()).hexdigest(),
         windows=source.windows,
+        world=source.world,
     )
     write_json(folder / "meta.json", meta.model_dump(mode="json"))
     return meta

@@ -60,7 +60,7 @@ class _Model:
         """The batch as the runtime takes it.
 
         Raises:
-            EdgeError: another type or shape.
+            EdgeError: another type or shape, or a value that is no finite number.
         """
         found = np.ascontiguousarray(batch)
         m = self.manifest
@@ -72,6 +72,12 @@ class _Model:
         ):
             raise EdgeError(
                 f"{m.name} takes {m.dtype} [batch, {', '.join(map(str, m.shape))}], raw; found {found.dtype} {list(found.shape)}."
+            )
+        if found.dtype.kind == "f" and not np.isfinite(found).all():
+            wrong = np.unravel_index(int(np.flatnonzero(~np.isfinite(found))[0]), found.shape)
+            raise EdgeError(
+                f"{m.name}: the value at {[int(place) for place in wrong]} is {found[wrong]}; expected finite numbers. Leave "
+                "that sample out, or mend its sensor."
             )
         return found
 
@@ -133,7 +139,7 @@ class Agent:
         A version on probation that raises or answers NaN is left at once, and the one before answers instead.
 
         Raises:
-            EdgeError: the batch has another type or shape, or the model fails and there is none to go back to.
+            EdgeError: the batch has another type or shape or holds NaN or infinity, or the model fails and there is none to go back to.
 
         """
         model = self._model

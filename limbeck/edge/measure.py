@@ -130,11 +130,13 @@ def _answers(session: Any, inputs: Path, batch_size: int) -> NDArray[Any]:
 
 def _child(path: Path | None, threads: int, batch_size: int) -> None:
     """Answer commands until standard input ends. Without a file: import the runtime, tell the memory of that."""
-    commands: queue.SimpleQueue[str] = queue.SimpleQueue()
+    commands: queue.SimpleQueue[tuple[dict[str, Any], bytes]] = queue.SimpleQueue()
 
     def listen() -> None:
-        for line in sys.stdin:
-            commands.put(line)
+        for line in sys.stdin.buffer:
+            command = json.loads(line)
+            samples = sys.stdin.buffer.read(command["bytes"]) if "bytes" in command else b""
+            commands.put((command, samples))
         os._exit(0)  # whoever asked is gone, or needs no more: end even in the middle of an inference
 
     threading.Thread(target=listen, daemon=True).start()
@@ -158,13 +160,17 @@ def _child(path: Path | None, threads: int, batch_size: int) -> None:
         session.run(None, feed)
     tell({"cold_start_ms": (time.perf_counter_ns() - started) / 1e6})
     while True:
-        command = json.loads(commands.get())
+        command, samples = commands.get()
         if "runs" in command:
             _time(session, feed, command["uncounted"])
             times = _time(session, feed, command["runs"])
             tell({"ms": times, "peak_memory_mb": peak_memory_mb()})
-        elif "predict" in command:
-            logits = _answers(session, Path(command["predict"]), command["batch_size"])
+        elif "predict" in command or "bytes" in command:
+            if "predict" in command:
+                logits = _answers(session, Path(command["predict"]), command["batch_size"])
+            else:
+                batch = np.frombuffer(samples, command["dtype"]).reshape(command["shape"])
+                logits = session.run(None, {session.get_inputs()[0].name: batch})[0]
             tell({"shape": logits.shape, "dtype": logits.dtype.str})
             pipe.write(np.ascontiguousarray(logits).data)
             pipe.flush()
@@ -197,16 +203,16 @@ class _Child:
         answer: dict[str, Any] = json.loads(line)
         return answer
 
-    def ask(self, **command: Any) -> dict[str, Any]:
-        """Send a command, wait for its answer."""
+    def ask(self, *, samples: bytes = b"", **command: Any) -> dict[str, Any]:
+        """Send a command, and the bytes that it announces, and wait for its answer."""
         with contextlib.suppress(BrokenPipeError):
-            self._commands.write(json.dumps(command).encode() + b"\n")
+            self._commands.write(json.dumps(command).encode() + b"\n" + samples)
             self._commands.flush()
         return self._answer()
 
-    def ask_array(self, **command: Any) -> NDArray[Any]:
+    def ask_array(self, *, samples: bytes = b"", **command: Any) -> NDArray[Any]:
         """Send a command whose answer is an array; it comes through the pipe, so that a kill leaves no file behind."""
-        described = self.ask(**command)
+        described = self.ask(samples=samples, **command)
         values: NDArray[Any] = np.empty(described["shape"], described["dtype"])
         left = values.data.cast("B")
         while left:
@@ -266,6 +272,30 @@ def predict(
     _refuse_missing(inputs, "an array of samples (.npy)")
     with _opened(file, threads, 1, launcher) as child:
         return child.ask_array(predict=str(inputs), batch_size=batch_size)
+
+
+@contextlib.contextmanager
+def answering(file: Path, *, threads: int, batch_size: int) -> Iterator[Callable[[NDArray[Any]], NDArray[np.float32]]]:
+    """A file that answers as often as it is asked: raw samples [N, ...] -> logits [N, K], `batch_size` at a time.
+
+    It is open in a child, as for `predict`. What is asked next may depend on what it said: an episode goes on.
+
+    Raises:
+        EdgeError: the file is missing, rejected by onnxruntime, crashes it, or does not fit the samples.
+
+    """
+    _refuse_missing(file, "an ONNX file")
+    with _opened(file, threads, 1) as child:
+
+        def answers(x: NDArray[Any]) -> NDArray[np.float32]:
+            parts = []
+            for start in range(0, len(x), batch_size):
+                batch = np.ascontiguousarray(x[start : start + batch_size])
+                about = {"bytes": batch.nbytes, "dtype": batch.dtype.str, "shape": batch.shape}
+                parts.append(child.ask_array(samples=batch.tobytes(), **about))
+            return np.concatenate(parts)
+
+        yield answers
 
 
 def measure(

@@ -19,8 +19,8 @@ from pydantic import NonNegativeInt, PositiveInt
 
 from limbeck.data.splits import SplitName, read, read_meta, read_origin
 from limbeck.edge.session import open_session
-from limbeck.errors import ContractBroken, DataError
-from limbeck.evaluation import Estimate, Scores, paired_difference, scorer
+from limbeck.errors import ContractBroken, DataError, ParamsError
+from limbeck.evaluation import Estimate, Scores, is_played, paired_difference, scorer
 from limbeck.params import Section, Share
 from limbeck.selection import Clause, hold
 
@@ -276,8 +276,15 @@ def score_file(file: Path, data: Path, split: SplitName, metric: str, *, threads
 
     Raises:
         DataError: the split is not what was prepared.
+        ParamsError: the metric plays episodes.
 
     """
+    if is_played(metric):
+        raise ParamsError(
+            f"metric {metric} plays episodes, while a refresh holds two files against each other sample by sample, old and "
+            "new. Refresh a policy with metric: accuracy (agreement with the expert's actions), or make it anew where its "
+            "world has changed."
+        )
     x, y = read(data, split)
     score, scores = scorer(metric), np.zeros(len(y))
     for number, logits_BK in enumerate(answered(file, x, threads=threads)):

@@ -13,7 +13,7 @@ from limbeck.checkpoint import Spec
 from limbeck.components import Component, bind
 from limbeck.data.augment import AUGMENTS, Views
 from limbeck.data.splits import SplitName, read, read_meta
-from limbeck.evaluation import predict, scorer
+from limbeck.evaluation import Scorer
 from limbeck.models import MODELS, Network
 from limbeck.models.ensemble import spec_of
 from limbeck.objectives import Objective, cross_entropy, on_head, on_logits
@@ -54,7 +54,7 @@ class Making:
 
     def __init__(self, data: Path, metric: str, seed: int, report: Telling, fetch: Fetch) -> None:
         self.data, self.metric, self.seed, self.report, self.fetch = data, metric, seed, report, fetch
-        self.meta, self.score = read_meta(data), scorer(metric)
+        self.meta, self.score = read_meta(data), Scorer(metric, data)
 
     def make(self, teacher: TrainTeacher | Outside | EnsembleTeacher, arm: str = "teacher") -> Made:
         """The teacher that a section describes; `arm` names its training."""
@@ -128,7 +128,7 @@ class Making:
         views = Views(x, bind(augment, AUGMENTS, "augmentation")(), self.seed)
         return fit(
             network, objective, TrainingData.of(self.data, views, None), train,
-            score=self.score, seed=self.seed, report=self.report, arm=arm,
+            quality=self.score.quality, seed=self.seed, report=self.report, arm=arm,
         )  # fmt: skip
 
     def ensemble(self, teacher: EnsembleTeacher) -> Made:
@@ -150,8 +150,7 @@ class Making:
 
     def quality(self, network: Network, split: SplitName) -> float:
         """Mean score on a split."""
-        x, y = read(self.data, split)
-        return float(self.score(predict(network, x), y).mean())
+        return self.score.quality(network, split)
 
     def doubt(self, validation: float, test: float) -> None:
         """Warn where figures say that something else than quality was measured."""
@@ -161,6 +160,8 @@ class Making:
                 f"{validation:.1%} on validation is about what guessing among {num_classes} classes gives. Check the "
                 "order of the classes, and input: mean, std, units."
             )
+        if self.score.is_played:  # no sample that a teacher may have learned by heart
+            return
         noise = sum(q * (1 - q) / counts[s] for q, s in ((validation, "validation"), (test, "test"))) ** 0.5
         if validation - test > 4 * noise + 0.01:
             self.report.warn(
@@ -170,8 +171,8 @@ class Making:
             )
 
     def tell_unwatched(self, path: Path, digest: str) -> None:
-        """Warn of a file that has no pinned digest, unless it lies where DVC watches it."""
-        if not path.resolve().is_relative_to((Path.cwd() / WATCHED).resolve()):
+        """Warn of a file that has no pinned digest, unless it lies where DVC watches it: what `prepare` made, WATCHED."""
+        if not any(path.resolve().is_relative_to(place.resolve()) for place in (self.data, Path.cwd() / WATCHED)):
             self.report.warn(
                 f"DVC does not watch {path}: a change of it goes unnoticed. Pin it, teacher.sha256: {digest}, or keep "
                 f"it in {WATCHED}/."

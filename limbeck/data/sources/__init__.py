@@ -6,6 +6,7 @@ from limbeck.components import Component, bind
 from limbeck.data.sources.arrays import arrays
 from limbeck.data.sources.cifar10 import cifar10
 from limbeck.data.sources.digits import digits
+from limbeck.data.sources.episodes import episodes
 from limbeck.data.sources.idx import idx
 from limbeck.data.sources.images import image_folder
 from limbeck.data.sources.source import Source
@@ -19,6 +20,7 @@ SOURCES: dict[str, Callable[..., Source]] = {
     "idx": idx,
     "arrays": arrays,
     "windows": windows,
+    "episodes": episodes,
 }
 
 

@@ -1,8 +1,8 @@
 """What a source hands to `prepare`: labels at once, samples one after the other, so that memory stays flat."""
 
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from limbeck.data.window import Origin
+from limbeck.data.worlds import World
 from limbeck.errors import DataError
 
 DATA = "LIMBECK_DATA"
@@ -57,6 +58,8 @@ class Source:
         test: the data set's own test split; None: `data.split.test` takes a share.
         on_error: what broken samples do, once all of them are counted: fail, or be left out.
         windows: where new samples came from, when they stand beside old ones.
+        world: of decisions: the world that they are made in, where a metric may play.
+        beside: folders that belong to the data, by name, each with what fills it; they are sealed with the splits.
 
     """
 
@@ -66,6 +69,8 @@ class Source:
     test: Part | None = None
     on_error: OnError = "fail"
     windows: tuple[Origin, ...] = ()
+    world: World | None = None
+    beside: Mapping[str, Callable[[Path], None]] = field(default_factory=dict)
 
 
 def in_memory(x: NDArray[Any], y: NDArray[Any]) -> Part:
