@@ -12,6 +12,7 @@ from limbeck.data.splits import read, read_meta
 from limbeck.devices import DEVICES, agreement, lacks, refuse_lacking
 from limbeck.edge import manifest
 from limbeck.edge.measure import machine, predict
+from limbeck.edge.tokenizer import NAME as TOKENIZER
 from limbeck.evaluation import estimate, paired_difference, scorer
 from limbeck.params import BenchmarkParams, Instructions, MeasureParams, Out, Unused
 from limbeck.recording import Report
@@ -67,6 +68,8 @@ def run(
         )
     measured = bind(device, DEVICES, "device")(files, threads, benchmark.batch_size, measure, report.progress)
     refuse_lacking(measured["machine"], instructions)
+    if TOKENIZER in described["files"]:  # what ships with either, and counts as size
+        measured["tokenizer_bytes"] = described["files"][TOKENIZER]["bytes"]
     write_json(latency, measured)
     told = {"metric": metric, "test_count": len(labels["test"]), "variants": quality}
     if isinstance(benchmark.witness, Unused):

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from limbeck.data.window import Origin
+from limbeck.edge.tokenizer import Tokenizer
 from limbeck.errors import DataError
 
 DATA = "LIMBECK_DATA"
@@ -37,6 +38,7 @@ class Part:
         assigned: [N] int8, the split that a sample has already, as its place in `splits.NAMES`; -1: it is to be
             divided. None: all are.
         origin: [N] int16, 0 for old samples and i for those of the i-th of the source's `windows`; None: all are old.
+        texts: of texts, starts a pass over the N texts themselves, None in the place of one that is not known.
 
     """
 
@@ -44,6 +46,7 @@ class Part:
     samples: Callable[[], Iterator[NDArray[Any] | Broken]]
     assigned: NDArray[np.int8] | None = None
     origin: NDArray[np.int16] | None = None
+    texts: Callable[[], Iterator[str | None]] | None = None
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,7 @@ class Source:
         test: the data set's own test split; None: `data.split.test` takes a share.
         on_error: what broken samples do, once all of them are counted: fail, or be left out.
         windows: where new samples came from, when they stand beside old ones.
+        tokenizer: of texts, what made their codes and travels with the model.
 
     """
 
@@ -66,6 +70,7 @@ class Source:
     test: Part | None = None
     on_error: OnError = "fail"
     windows: tuple[Origin, ...] = ()
+    tokenizer: Tokenizer | None = None
 
 
 def in_memory(x: NDArray[Any], y: NDArray[Any]) -> Part:
