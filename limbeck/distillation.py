@@ -175,6 +175,8 @@ def train_student(
     training = TrainingData.of(data, *read_views(data, labels, with_teacher=not isinstance(distill, Unused)))
     if student.warm:
         tune_(network, student.warm.tune)
+    elif getattr(network.body, "inherits", False) and not isinstance(distill, Unused):
+        network.body.inherit_(models.load(teacher)[1].body)  # its twin without a teacher starts by chance
     fitted = fit(network, objective, training, student.train, score=scorer(metric), seed=seed, report=report, arm=arm)
     network.requires_grad_(True)
     return network, fitted

@@ -195,7 +195,7 @@ class WordPiece:
     def codes(self, text: str) -> list[int]:
         """See `Tokenizer`."""
         found: list[int] = []
-        for word in _words(_bert_clean(text, self.lower)):
+        for word in words_of(text, self.lower):
             found += self._cut(word)
             if len(found) >= self.length:
                 break
@@ -250,6 +250,11 @@ def _words(text: str) -> Iterator[str]:
                 start = at + 1
         if start < len(chunk):
             yield chunk[start:]
+
+
+def words_of(text: str, lower: bool) -> Iterator[str]:
+    """The words of a text, as they are cut into pieces."""
+    return _words(_bert_clean(text, lower))
 
 
 IDEOGRAPHS = (

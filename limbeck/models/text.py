@@ -5,7 +5,7 @@ their width alone.
 """
 
 import math
-from typing import Annotated
+from typing import Annotated, Literal, TypeAlias
 
 import torch
 from pydantic import Field, PositiveInt
@@ -15,6 +15,9 @@ from torch.nn import functional
 from limbeck.errors import ComponentError
 from limbeck.params import Quality
 
+OPEN = 0.02
+"""Spread of n-grams beside inherited codes."""
+Start: TypeAlias = Literal["chance", "teacher"]
 MULTIPLIER = 1_000_003
 """Of the hash over neighbouring codes: a prime, larger than most vocabularies."""
 
@@ -29,6 +32,33 @@ def expect_codes(shape: tuple[int, ...], name: str) -> int:
     if len(shape) != 1:
         raise ComponentError(f"{name} takes texts as codes [L], found samples of shape {shape}; choose resnet or convnet.")
     return shape[0]
+
+
+def inherit_table_(table: nn.Embedding, teacher: nn.Module) -> None:
+    """Fill a table with the principal components of the teacher's own, in place.
+
+    Words that the training texts hardly show keep the place among others that the teacher learned for them. (Pearson 1901;
+    of word embeddings: Raunak et al. 2019, Effective Dimensionality Reduction for Word Embeddings.)
+
+    Raises:
+        ComponentError: the teacher has no table of as many rows, and at least as wide.
+
+    """
+    rows, width = table.weight.shape
+    theirs = [each for each in teacher.modules() if isinstance(each, nn.Embedding) and each.num_embeddings == rows]
+    if not theirs or theirs[0].embedding_dim < width:
+        raise ComponentError(
+            f"start: teacher asks for a teacher with a table of {rows:,} codes, {width} wide or wider, and this one has none. Give "
+            "`rows` the number of the tokenizer's codes, or start: chance."
+        )
+    with torch.no_grad():
+        found = theirs[0].weight.double()
+        found = found - found.mean(0)
+        _, axes = torch.linalg.eigh(found.T @ found)
+        axes = axes[:, -width:]
+        axes = axes * axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()  # either sign is an axis: take one
+        parts = found @ axes
+        table.weight.copy_(parts / (parts.std() * math.sqrt(width)))
 
 
 class NgramTables(nn.Module):
@@ -46,6 +76,15 @@ class NgramTables(nn.Module):
         for table in self.tables:
             assert isinstance(table, nn.Embedding)
             nn.init.normal_(table.weight, std=1 / math.sqrt(width))
+
+    def inherit_(self, teacher: nn.Module) -> None:
+        """Begin with the teacher's codes; their n-grams are to say what those leave open."""
+        first, *others = self.tables
+        assert isinstance(first, nn.Embedding)
+        inherit_table_(first, teacher)
+        for table in others:
+            assert isinstance(table, nn.Embedding)
+            nn.init.normal_(table.weight, std=OPEN)
 
     def forward(self, codes_BL: Tensor) -> Tensor:
         """Codes [B, L] -> [B, D]."""
@@ -66,13 +105,20 @@ class NgramTables(nn.Module):
 class NgramEmbedding(nn.Module):
     """Mean embedding, hidden layers with ReLU, a head."""
 
-    def __init__(self, num_classes: int, rows: list[int], width: int, hidden: int, dropout: float) -> None:
+    def __init__(
+        self, num_classes: int, rows: list[int], width: int, hidden: int, dropout: float, start: Start
+    ) -> None:
         super().__init__()
+        self.inherits = start == "teacher"
         self.tables = NgramTables(rows, width)
         self.norm = nn.LayerNorm(width)
         self.dropout = nn.Dropout(dropout)
         self.layer = nn.Linear(width, hidden)
         self.head = nn.Linear(hidden, num_classes)
+
+    def inherit_(self, teacher: nn.Module) -> None:
+        """See `inherit_table_`."""
+        self.tables.inherit_(teacher)
 
     def forward(self, codes_BL: Tensor) -> Tensor:
         """Codes [B, L] -> logits [B, K]."""
@@ -88,6 +134,7 @@ def ngram_embedding(
     width: PositiveInt,
     hidden: PositiveInt,
     dropout: Quality = 0.0,
+    start: Start = "chance",
 ) -> nn.Module:
     """Averaged embeddings of codes and their n-grams, then one hidden layer.
 
@@ -101,10 +148,11 @@ def ngram_embedding(
         width: D, numbers of a row.
         hidden: units.
         dropout: share of the mean that a training step forgets.
+        start: what codes mean before training: nothing, or what they mean to the `teacher`.
 
     """
     expect_codes(shape, "ngram_embedding")
-    return NgramEmbedding(num_classes, rows, width, hidden, dropout)
+    return NgramEmbedding(num_classes, rows, width, hidden, dropout, start)
 
 
 class Attention(nn.Module):
@@ -145,10 +193,11 @@ class TextTransformer(nn.Module):
     """Embeddings of codes and places, blocks, the mean over codes, a head."""
 
     def __init__(
-        self, length: int, num_classes: int, rows: int, width: int, depth: int, heads: int, hidden: int, dropout: float
-    ) -> None:
+        self, length: int, num_classes: int, rows: int, width: int, depth: int, heads: int, hidden: int, dropout: float,
+        start: Start = "chance",
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.rows = rows
+        self.rows, self.inherits = rows, start == "teacher"
         self.codes, self.places = nn.Embedding(rows, width), nn.Embedding(length, width)
         for table in (self.codes, self.places):
             nn.init.normal_(table.weight, std=1 / math.sqrt(width))
@@ -156,6 +205,11 @@ class TextTransformer(nn.Module):
         self.blocks = nn.ModuleList(Block(width, heads, hidden, dropout) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, num_classes)
+
+    def inherit_(self, teacher: nn.Module) -> None:
+        """See `inherit_table_`."""
+        inherit_table_(self.codes, teacher)
+        nn.init.normal_(self.places.weight, std=OPEN)
 
     def forward(self, codes_BL: Tensor) -> Tensor:
         """Codes [B, L] -> logits [B, K]."""
@@ -181,6 +235,7 @@ def text_transformer(
     heads: PositiveInt,
     hidden: PositiveInt,
     dropout: Quality = 0.0,
+    start: Start = "chance",
 ) -> nn.Module:
     """A small transformer encoder over codes (Vaswani et al. 2017, Attention Is All You Need), pre-LN, mean-pooled.
 
@@ -193,6 +248,7 @@ def text_transformer(
         heads: of each attention.
         hidden: units between the two layers of a block; pruning cuts them.
         dropout: share that a training step forgets.
+        start: what codes mean before training: nothing, or what they mean to the `teacher`.
 
     Raises:
         ComponentError: the samples are no codes, or `width` is no multiple of `heads`.
@@ -201,4 +257,4 @@ def text_transformer(
     length = expect_codes(shape, "text_transformer")
     if width % heads:
         raise ComponentError(f"model 'text_transformer': width is {width}; expected a multiple of heads, {heads}.")
-    return TextTransformer(length, num_classes, rows, width, depth, heads, hidden, dropout)
+    return TextTransformer(length, num_classes, rows, width, depth, heads, hidden, dropout, start)

@@ -7,11 +7,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from limbeck.checkpoint import Spec
 from limbeck.components import Component
 from limbeck.data.prepared import tokenizer_file
 from limbeck.data.splits import Meta
-from limbeck.data.tokenizers import vocabulary_of
+from limbeck.data.sources.tokenizers import vocabulary_of
 from limbeck.edge import tokenizer
 from limbeck.errors import CheckpointError
 from limbeck.params import EncoderTeacher
@@ -32,6 +34,7 @@ SIZES = {
 }
 """Our keyword of the model `bert`, its name in config.json."""
 NEEDED = {"model_type": "bert", "hidden_act": "gelu", "position_embedding_type": "absolute"}
+TABLE = "embeddings.word_embeddings.weight"
 LEFT = ("pooler.", "cls.", "embeddings.position_ids")
 """What such files hold beside the encoder: heads of other tasks, and numbers that follow from its sizes."""
 
@@ -50,7 +53,8 @@ def from_encoder(params: EncoderTeacher, data: Path, meta: Meta, folder: Path) -
 
     """
     sizes = _sizes(folder)
-    pieces = _own_pieces(folder, data)
+    pieces, rows = _pieces(folder, data)
+    sizes["vocabulary"] = len(rows)
     model = Component(
         use="bert", **sizes, pooling=params.pooling, start=pieces.index("[CLS]"), end=pieces.index("[SEP]")
     )
@@ -62,6 +66,8 @@ def from_encoder(params: EncoderTeacher, data: Path, meta: Meta, folder: Path) -
     network = built(spec)
     head = find_head(network, spec)
     kept = {name: tensor for name, tensor in found.items() if not name.startswith(LEFT)}
+    if (table := kept.get(TABLE)) is not None and len(table) > max(rows):
+        kept[TABLE] = table[torch.tensor(rows)]
     pairing = pair(network.body.state_dict(), kept, "names").without(head)
     if not pairing.fits:
         raise CheckpointError(
@@ -90,16 +96,16 @@ def _sizes(folder: Path) -> dict[str, Any]:
     return sizes
 
 
-def _own_pieces(folder: Path, data: Path) -> tuple[str, ...]:
-    """The encoder's vocabulary, which has to be the data's: a code has to name the same piece to both."""
-    pieces = tuple(vocabulary_of(folder))
+def _pieces(folder: Path, data: Path) -> tuple[tuple[str, ...], list[int]]:
+    """The data's pieces, and the encoder's row of each: a code has to name the same piece to both."""
+    own = {piece: row for row, piece in enumerate(vocabulary_of(folder)) if piece}
     file = tokenizer_file(data)
     made = None if file is None else tokenizer.read(file)
-    if not isinstance(made, tokenizer.WordPiece) or made.pieces != pieces:
+    if not isinstance(made, tokenizer.WordPiece) or not own.keys() >= {piece for piece in made.pieces if piece}:
         raise CheckpointError(
             f"{data} was not prepared with the vocabulary of {folder}, so its codes mean other pieces. Set data.source.tokenizer "
             f"to {{use: wordpiece, vocabulary: {folder}, size: null, length: 32, lower: true}}."
         )
-    if lacking := {"[CLS]", "[SEP]"} - set(pieces):
+    if lacking := {"[CLS]", "[SEP]"} - set(made.pieces):
         raise CheckpointError(f"{folder}/vocab.txt has no {' and '.join(sorted(lacking))}; expected BERT's vocabulary.")
-    return pieces
+    return made.pieces, [own.get(piece, 0) for piece in made.pieces]

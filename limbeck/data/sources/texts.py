@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from limbeck.components import Among, Component
-from limbeck.data import tokenizers
+from limbeck.data.sources import tokenizers
 from limbeck.data.prepared import NAMES
 from limbeck.data.sources.source import Broken, OnError, Part, Source, located
 from limbeck.edge.tokenizer import TextError, Tokenizer, encode
@@ -56,7 +56,7 @@ def texts(
 
     Args:
         train: where the texts are; below $LIMBECK_DATA when it is relative.
-        tokenizer: `{use: wordpiece, ...}` or `{use: ngrams, ...}`, see `limbeck.data.tokenizers`.
+        tokenizer: `{use: wordpiece, ...}` or `{use: ngrams, ...}`, see `limbeck.data.sources.tokenizers`.
         validation: the data set's own validation split; null: `data.split.validation` takes a share of `train`.
         test: its own test split; null: `data.split.test` takes a share of `train`.
         text: the key or column of the text.
