@@ -348,7 +348,9 @@ def main(arguments: list[str] | None = None) -> int:
     state.add_argument("--json", action="store_true", help="for programs")
     command("rollback", _rollback, "serve the version before again", ROLLBACK)
     answer = command("predict", _predict, "answer samples with the device's model", PREDICT)
-    answer.add_argument("samples", type=Path, metavar="SAMPLES", help="raw samples [N, ...] (.npy), or texts, one a line (.txt)")
+    answer.add_argument(
+        "samples", type=Path, metavar="SAMPLES", help="raw samples [N, ...] (.npy), or texts, one a line (.txt)"
+    )
     answer.add_argument("--logits", type=Path, metavar="OUT.npy", help="also write the logits [N, K]")
     bench = command("bench", _bench, "latency, cold start and memory of ONNX files here", BENCH, home=False)
     bench.add_argument("files", type=Path, nargs="+", metavar="FILE", help="an ONNX file; several take turns")

@@ -78,7 +78,9 @@ def check_texts(path: Path, tokenizer: Tokenizer) -> int:
     inputs, texts = _arrays(path, INPUT, TEXT)
     found = encode_all(tokenizer, [str(text) for text in texts])
     if not np.array_equal(found, inputs):
-        raise EdgeError(f"{path} was made with another tokenizer: its texts get other codes here. Fetch the bundle again.")
+        raise EdgeError(
+            f"{path} was made with another tokenizer: its texts get other codes here. Fetch the bundle again."
+        )
     return len(texts)
 
 

@@ -72,7 +72,9 @@ def encode(tokenizer: Tokenizer, text: str | bytes) -> NDArray[np.int32]:
         try:
             text = text.decode()
         except UnicodeDecodeError as error:
-            raise TextError(f"the text is no UTF-8: byte {error.start} is 0x{text[error.start]:02x}. Recode it.") from None
+            raise TextError(
+                f"the text is no UTF-8: byte {error.start} is 0x{text[error.start]:02x}. Recode it."
+            ) from None
     if not isinstance(text, str):
         raise TextError(f"expected a text, found {type(text).__name__}.")
     if any("\ud800" <= character <= "\udfff" for character in text):

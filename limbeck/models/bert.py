@@ -159,5 +159,7 @@ def bert(
     """
     length = expect_codes(shape, "bert")
     if length + 2 > places:
-        raise ValueError(f"texts of {length} codes with [CLS] and [SEP] are longer than the {places} places of this encoder")
+        raise ValueError(
+            f"texts of {length} codes with [CLS] and [SEP] are longer than the {places} places of this encoder"
+        )
     return Bert(num_classes, vocabulary, width, depth, heads, hidden, places, segments, eps, pooling, start, end)

@@ -30,7 +30,9 @@ def expect_codes(shape: tuple[int, ...], name: str) -> int:
 
     """
     if len(shape) != 1:
-        raise ComponentError(f"{name} takes texts as codes [L], found samples of shape {shape}; choose resnet or convnet.")
+        raise ComponentError(
+            f"{name} takes texts as codes [L], found samples of shape {shape}; choose resnet or convnet."
+        )
     return shape[0]
 
 

@@ -12,8 +12,8 @@ import torch
 from limbeck.checkpoint import Spec
 from limbeck.components import Component
 from limbeck.data.prepared import tokenizer_file
-from limbeck.data.splits import Meta
 from limbeck.data.sources.tokenizers import vocabulary_of
+from limbeck.data.splits import Meta
 from limbeck.edge import tokenizer
 from limbeck.errors import CheckpointError
 from limbeck.params import EncoderTeacher
@@ -61,7 +61,9 @@ def from_encoder(params: EncoderTeacher, data: Path, meta: Meta, folder: Path) -
     spec = Spec(model=model, shape=meta.shape, dtype=meta.dtype, classes=meta.classes, mean=meta.mean, std=meta.std)
     file = folder / WEIGHTS
     if not file.is_file():
-        raise CheckpointError(f"{file} is missing; expected weights as safetensors (model.save_pretrained writes them).")
+        raise CheckpointError(
+            f"{file} is missing; expected weights as safetensors (model.save_pretrained writes them)."
+        )
     found = weights.read(file, sha256=params.sha256, key=None, prefix=params.prefix)
     network = built(spec)
     head = find_head(network, spec)

@@ -145,7 +145,14 @@ class Making:
         views = Views(features["train"], bind(Component(use=NONE), AUGMENTS, "augmentation")(), self.seed)
         training = TrainingData(views, labels["train"], None, features["validation"], labels["validation"])
         return fit(
-            head, on_logits(cross_entropy), training, train, score=self.score, seed=self.seed, report=self.report, arm=arm
+            head,
+            on_logits(cross_entropy),
+            training,
+            train,
+            score=self.score,
+            seed=self.seed,
+            report=self.report,
+            arm=arm,
         )
 
     def features(self, network: Network, split: SplitName, file: Path) -> NDArray[np.float32]:

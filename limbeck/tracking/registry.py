@@ -157,7 +157,9 @@ def _log_model(uri: str, run_id: str, model_id: str, exported: Path, manifest: M
             pip_requirements=[f"{package}=={version(package)}" for package in ("numpy", "onnx", "onnxruntime")],
             onnx_execution_providers=["CPUExecutionProvider"],
             save_as_external_data=False,
-            extra_files=[str((exported / name).resolve()) for name in (*variants, *_beside(manifest), manifest_file.NAME)],
+            extra_files=[
+                str((exported / name).resolve()) for name in (*variants, *_beside(manifest), manifest_file.NAME)
+            ],
         )
     return str(logged.model_uri)
 

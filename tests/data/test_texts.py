@@ -16,12 +16,16 @@ from limbeck.params import SplitParams
 
 GRAMS = {"use": "ngrams", "length": 12, "buckets": 500, "words": 2, "characters": []}
 SPLIT = SplitParams(test=0.2, validation=0.2, calibration=0.1)
-ROWS = [(f"please play song number {n}", "play") for n in range(20)] + [(f"stop it after {n} minutes", "stop") for n in range(20)]
+ROWS = [(f"please play song number {n}", "play") for n in range(20)] + [
+    (f"stop it after {n} minutes", "stop") for n in range(20)
+]
 
 
 def jsonl(folder: Path, rows: list[tuple[Any, Any]] = ROWS, name: str = "all.jsonl") -> Path:
     path = folder / name
-    path.write_text("".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in rows), encoding="utf-8")
+    path.write_text(
+        "".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in rows), encoding="utf-8"
+    )
     return path
 
 
@@ -71,7 +75,8 @@ def test_prepared_texts_lie_beside_their_codes_and_the_tokenizer_beside_meta(tmp
 def test_another_tokenizer_is_other_data(tmp_path: Path) -> None:
     place = jsonl(tmp_path)
     metas = [
-        splits.write(tmp_path / str(length), source(place, tokenizer={**GRAMS, "length": length}), SPLIT, 0) for length in (12, 13)
+        splits.write(tmp_path / str(length), source(place, tokenizer={**GRAMS, "length": length}), SPLIT, 0)
+        for length in (12, 13)
     ]
     assert metas[0].digest != metas[1].digest
 
@@ -80,7 +85,9 @@ def test_a_data_set_keeps_its_own_splits(tmp_path: Path) -> None:
     own = [(f"own {text}", label) for text, label in ROWS[:5] + ROWS[-5:]]
     exam = [(f"exam {text}", label) for text, label in ROWS[:5] + ROWS[-5:]]
     found = source(
-        jsonl(tmp_path), validation=str(jsonl(tmp_path, own, "own.jsonl")), test=str(jsonl(tmp_path, exam, "exam.jsonl"))
+        jsonl(tmp_path),
+        validation=str(jsonl(tmp_path, own, "own.jsonl")),
+        test=str(jsonl(tmp_path, exam, "exam.jsonl")),
     )
     shares = SplitParams(test=None, validation=None, calibration=0.1)
     splits.write(tmp_path / "data", found, shares, 0)

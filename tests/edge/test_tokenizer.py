@@ -11,7 +11,24 @@ from hypothesis import strategies as st
 from limbeck.edge import EdgeError, tokenizer
 from limbeck.edge.tokenizer import Ngrams, TextError, Tokenizer, WordPiece, encode, encode_all
 
-PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "play", "##ing", "##er", "un", "##play", "?", "$", "musik", "das", "3", "##0", "音"]
+PIECES = [
+    "[PAD]",
+    "[UNK]",
+    "[CLS]",
+    "[SEP]",
+    "play",
+    "##ing",
+    "##er",
+    "un",
+    "##play",
+    "?",
+    "$",
+    "musik",
+    "das",
+    "3",
+    "##0",
+    "音",
+]
 PIECE = WordPiece(PIECES, length=8)
 GRAMS = Ngrams(length=32, buckets=1000, words=2, characters=(3,))
 BOTH = pytest.mark.parametrize("made", [PIECE, GRAMS], ids=["wordpiece", "ngrams"])
@@ -22,7 +39,9 @@ LETTERS = st.one_of(
     st.characters(min_codepoint=0x400, max_codepoint=0x44F),
     st.sampled_from("音楽を再生éÉıßſ\ufeff\u200b\u00a0\u3000\U0001f600"),
 )
-WRITTEN = st.lists(st.one_of(LETTERS, st.sampled_from([" ", "play", "playing", "unplayer", "30"])), max_size=12).map("".join)
+WRITTEN = st.lists(st.one_of(LETTERS, st.sampled_from([" ", "play", "playing", "unplayer", "30"])), max_size=12).map(
+    "".join
+)
 
 
 def named(*codes: int) -> list[str]:
@@ -80,7 +99,17 @@ def test_a_tokenizer_comes_back_from_its_file_to_the_code(made: Tokenizer, tmp_p
 
 
 def test_n_grams_are_of_words_then_of_characters_within_one() -> None:
-    assert list(GRAMS.grams("Play ＭＥ")) == ["w play", "w me", "w play me", "c <pl", "c pla", "c lay", "c ay>", "c <me", "c me>"]
+    assert list(GRAMS.grams("Play ＭＥ")) == [
+        "w play",
+        "w me",
+        "w play me",
+        "c <pl",
+        "c pla",
+        "c lay",
+        "c ay>",
+        "c <me",
+        "c me>",
+    ]
 
 
 def test_hashes_are_the_same_everywhere() -> None:

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from limbeck.components import Among, Component
-from limbeck.data.sources import tokenizers
 from limbeck.data.prepared import NAMES
+from limbeck.data.sources import tokenizers
 from limbeck.data.sources.source import Broken, OnError, Part, Source, located
 from limbeck.edge.tokenizer import TextError, Tokenizer, encode
 from limbeck.errors import DataError
@@ -173,12 +173,16 @@ def _jsonl(file: Path, text: str, label: str) -> Iterator[Row]:
             try:
                 found = json.loads(line.decode("utf-8-sig") if number == 1 else line)
             except UnicodeDecodeError as error:
-                raise DataError(f"{place} is no UTF-8: {error.reason} at byte {error.start}. Recode the file.") from None
+                raise DataError(
+                    f"{place} is no UTF-8: {error.reason} at byte {error.start}. Recode the file."
+                ) from None
             except ValueError as error:
                 raise DataError(f"{place} is no JSON: {error}. {HOW}") from None
             if not isinstance(found, dict) or text not in found or label not in found:
                 shown = ", ".join(found) if isinstance(found, dict) else type(found).__name__
-                raise DataError(f"{place} has no {text!r} and {label!r}; found {shown or 'nothing'}. See data.source.text, .label.")
+                raise DataError(
+                    f"{place} has no {text!r} and {label!r}; found {shown or 'nothing'}. See data.source.text, .label."
+                )
             yield Row(place, found[text], found[label])
 
 
@@ -214,7 +218,9 @@ def _json(file: Path, keys: list[str]) -> Iterator[Row]:
         found, keys = {"": found}, [""]
     if not isinstance(found, dict) or not keys or any(not isinstance(found.get(key), list) for key in keys):
         names = ", ".join(found) if isinstance(found, dict) else type(found).__name__
-        raise DataError(f"{file} has no list{' of ' + ' and '.join(keys) if keys else ''}; it holds {names}. Name one: {file.name}#KEY.")
+        raise DataError(
+            f"{file} has no list{' of ' + ' and '.join(keys) if keys else ''}; it holds {names}. Name one: {file.name}#KEY."
+        )
     for key in keys:
         for number, pair in enumerate(found[key], start=1):
             place = f"{file}{'#' + key if key else ''}, entry {number}"

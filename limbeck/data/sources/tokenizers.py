@@ -81,9 +81,13 @@ def _some(whole: WordPiece, texts: Iterable[str], size: int) -> list[str]:
     needed = {PADDING, *(code for code, piece in enumerate(whole.pieces) if piece in SPECIAL)}
     for text in texts:
         needed.update(whole.codes(text))
-    letters = [code for code, piece in enumerate(whole.pieces) if len(piece.removeprefix("##")) == 1 and piece.isascii()]
+    letters = [
+        code for code, piece in enumerate(whole.pieces) if len(piece.removeprefix("##")) == 1 and piece.isascii()
+    ]
     if len(needed) > size:
-        raise DataError(f"tokenizer wordpiece: the texts need {len(needed):,} pieces, size is {size:,}; expected at least as many.")
+        raise DataError(
+            f"tokenizer wordpiece: the texts need {len(needed):,} pieces, size is {size:,}; expected at least as many."
+        )
     others = (code for code, piece in enumerate(whole.pieces) if piece)
     for code in chain(letters, others):
         if len(needed) >= size:
@@ -111,7 +115,9 @@ def _trained(texts: Iterable[str], size: int, lower: bool) -> list[str]:
     counts: Counter[str] = Counter()
     for text in texts:
         counts.update(words_of(text, lower))
-    split = {word: [word[0], *(f"##{letter}" for letter in word[1:])] for word in sorted(counts) if len(word) <= LONGEST_WORD}
+    split = {
+        word: [word[0], *(f"##{letter}" for letter in word[1:])] for word in sorted(counts) if len(word) <= LONGEST_WORD
+    }
     letters = Counter[str]()
     for word, parts in split.items():
         for part in parts:
