@@ -57,7 +57,8 @@ class Layer(nn.Module):
         """[B, L, D] -> [B, L, D]."""
         split = (*x_BLD.shape[:2], self.heads, x_BLD.shape[2] // self.heads)
         own, output = self.attention["self"], self.attention["output"]
-        assert isinstance(own, nn.ModuleDict) and isinstance(output, nn.ModuleDict)
+        assert isinstance(own, nn.ModuleDict)
+        assert isinstance(output, nn.ModuleDict)
         query, key, value = (own[name](x_BLD).view(split).transpose(1, 2) for name in ("query", "key", "value"))
         scores = query @ key.transpose(2, 3) / math.sqrt(split[3]) + bias_B11L
         mixed_BLD = (scores.softmax(3) @ value).transpose(1, 2).flatten(2)
