@@ -104,7 +104,8 @@ class Bert(nn.Module):
         lengths_B = (codes_BL != 0).sum(1)
         order_B = lengths_B.argsort(stable=True)
         parts = [
-            self.pooled(codes_BL[chosen, : max(1, int(lengths_B[chosen].max()))]) for chosen in order_B.split(AT_ONCE)
+            self.pooled(codes_BL[chosen, : max(1, int(lengths_B[chosen].max()))])
+            for chosen in torch.split(order_B, AT_ONCE)
         ]
         return self.head(torch.cat(parts)[order_B.argsort()])  # type: ignore[no-any-return]
 
@@ -121,7 +122,8 @@ class Bert(nn.Module):
         if self.pooling == "first":
             return x_BLD[:, 0]
         mean_BD = (x_BLD * is_there_BL.unsqueeze(2)).sum(1) / is_there_BL.sum(1, keepdim=True)
-        return functional.normalize(mean_BD) * math.sqrt(mean_BD.shape[1])
+        found: Tensor = functional.normalize(mean_BD) * math.sqrt(mean_BD.shape[1])
+        return found
 
 
 def bert(

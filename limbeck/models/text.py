@@ -5,7 +5,7 @@ their width alone.
 """
 
 import math
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from pydantic import Field, PositiveInt
@@ -34,6 +34,16 @@ def expect_codes(shape: tuple[int, ...], name: str) -> int:
             f"{name} takes texts as codes [L], found samples of shape {shape}; choose resnet or convnet."
         )
     return shape[0]
+
+
+@runtime_checkable
+class Inheriting(Protocol):
+    """A student that may take over part of its teacher before it learns; `inherits`: it does."""
+
+    inherits: bool
+
+    def inherit_(self, teacher: nn.Module) -> None:
+        """Fill what it can from the teacher's body, in place."""
 
 
 def inherit_table_(table: nn.Embedding, teacher: nn.Module) -> None:

@@ -54,10 +54,8 @@ def from_encoder(params: EncoderTeacher, data: Path, meta: Meta, folder: Path) -
     """
     sizes = _sizes(folder)
     pieces, rows = _pieces(folder, data)
-    sizes["vocabulary"] = len(rows)
-    model = Component(
-        use="bert", **sizes, pooling=params.pooling, start=pieces.index("[CLS]"), end=pieces.index("[SEP]")
-    )
+    own = {"vocabulary": len(rows), "start": pieces.index("[CLS]"), "end": pieces.index("[SEP]")}
+    model = Component.model_validate({"use": "bert", **sizes, **own, "pooling": params.pooling})
     spec = Spec(model=model, shape=meta.shape, dtype=meta.dtype, classes=meta.classes, mean=meta.mean, std=meta.std)
     file = folder / WEIGHTS
     if not file.is_file():
