@@ -118,7 +118,7 @@ class Bert(nn.Module):
         codes_BL = torch.cat([room_B1 + self.start, codes_BL], 1)
         is_there_BL = (codes_BL != 0).float()
         bias_B11L = (1 - is_there_BL)[:, None, None, :] * -1e4
-        x_BLD = self.encoder(self.embeddings(codes_BL), bias_B11L)
+        x_BLD: Tensor = self.encoder(self.embeddings(codes_BL), bias_B11L)
         if self.pooling == "first":
             return x_BLD[:, 0]
         mean_BD = (x_BLD * is_there_BL.unsqueeze(2)).sum(1) / is_there_BL.sum(1, keepdim=True)
