@@ -168,14 +168,30 @@ def test_a_vocabulary_is_read_from_a_teachers_folder(tmp_path: Path) -> None:
     )
     assert made.codes("playing along") == [3, 4, 2]
     assert made.codes("[unused0]") == [2, 2, 2], "a place that nobody uses"
-    for keywords in ({"vocabulary": None, "size": None}, {"vocabulary": str(tmp_path), "size": 100}):
-        with pytest.raises(DataError, match="give `vocabulary` a folder, or `size` a number"):
-            tokenizers.make(Component(use="wordpiece", length=4, lower=True, **keywords), lambda: iter(()))
+    with pytest.raises(DataError, match="give `vocabulary` a folder, or `size` a number"):
+        tokenizers.make(Component(use="wordpiece", length=4, lower=True, vocabulary=None, size=None), lambda: iter(()))
     (tmp_path / "vocab.txt").write_text("play\n##ing\n")
     with pytest.raises(DataError, match=r"the vocabulary has no '\[UNK\]'.*Expected a BERT-like model's folder"):
         tokenizers.make(
             Component(use="wordpiece", length=4, vocabulary=str(tmp_path), size=None, lower=True), lambda: iter(())
         )
+
+
+def test_part_of_a_vocabulary_cuts_the_texts_seen_here_as_the_whole(tmp_path: Path) -> None:
+    others = [f"word{number}" for number in range(80)]
+    (tmp_path / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "a", "##b", *others, "play", "##ing"]) + "\n")
+    keywords = {"use": "wordpiece", "length": 4, "vocabulary": str(tmp_path), "lower": True}
+    whole, part = (
+        tokenizers.make(Component.model_validate({**keywords, "size": size}), lambda: iter(["playing word79"]))
+        for size in (None, 64)
+    )
+    assert isinstance(whole, tokenizer.WordPiece)
+    assert isinstance(part, tokenizer.WordPiece)
+    assert part.size == 64
+    assert [part.pieces[code] for code in part.codes("playing word79")] == ["play", "##ing", "word79"]
+    assert [part.pieces[code] for code in part.codes("ab")] == ["a", "##b"], "letters stay, to spell with"
+    with pytest.raises(DataError, match="the texts need 86 pieces, size is 64"):
+        tokenizers.make(Component.model_validate({**keywords, "size": 64}), lambda: iter([*others, "playing ab"]))
 
 
 def test_a_vocabulary_trained_here_is_the_same_each_time(tmp_path: Path) -> None:
