@@ -9,6 +9,7 @@ import difflib
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -50,10 +51,27 @@ class Component(BaseModel):
 
     @property
     def parts(self) -> list["Component"]:
-        """Components of the same kind among its keywords, alone or in lists, such as the steps of a chain."""
-        lists = [value if isinstance(value, list) else [value] for value in self.keywords.values()]
-        named = [part for values in lists for part in values if isinstance(part, Mapping) and "use" in part]
-        return [Component.model_validate(part) for part in named]
+        """Components among its keywords, of the same kind where `Among` says no other, alone or in lists, such as the steps of a chain."""
+        return [part for value in self.keywords.values() for part in _parts_of(value)]
+
+
+@dataclass(frozen=True)
+class Among:
+    """Marks a keyword whose value is a component of another kind: `tokenizer: Annotated[Component, Among(TOKENIZERS, "tokenizer")]`."""
+
+    table: "Table"
+    kind: str
+
+    @classmethod
+    def of(cls, annotation: Any) -> "Among | None":
+        """The mark of an annotation."""
+        return next((mark for mark in getattr(annotation, "__metadata__", ()) if isinstance(mark, cls)), None)
+
+
+def _parts_of(value: Any) -> list[Component]:
+    """The components in a keyword's value: it, or some of a list."""
+    values = value if isinstance(value, list) else [value]
+    return [Component.model_validate(part) for part in values if isinstance(part, Mapping) and "use" in part]
 
 
 def nearest(word: str, words: list[str]) -> str:
@@ -126,8 +144,10 @@ def check(component: Component, table: Table, kind: str) -> Callable[..., Any]:
         except ValidationError as error:
             said = error.errors()[0]["msg"].removeprefix("Value error, ")
             raise ComponentError(f"{kind} {component.use!r}: {keyword} is {value!r}; {said}.") from None
-    for part in component.parts:
-        check(part, table, kind)
+    for keyword, value in component.keywords.items():
+        named = Among.of(arguments[keyword].annotation) or Among(table, kind)
+        for part in _parts_of(value):
+            check(part, named.table, named.kind)
     return function
 
 

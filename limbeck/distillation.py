@@ -17,6 +17,7 @@ from limbeck.labels import read_views
 from limbeck.models import Network
 from limbeck.models.features import head_of
 from limbeck.models.growing import is_more, keep_rows_, with_classes
+from limbeck.models.text import Inheriting
 from limbeck.objectives import objective_of
 from limbeck.params import DistillParams, StudentParams, Tune, Unused, WarmStart
 from limbeck.training import Fitted, Progress, TrainingData, fit
@@ -175,6 +176,8 @@ def train_student(
     training = TrainingData.of(data, *read_views(data, labels, with_teacher=not isinstance(distill, Unused)))
     if student.warm:
         tune_(network, student.warm.tune)
+    elif isinstance(network.body, Inheriting) and network.body.inherits and not isinstance(distill, Unused):
+        network.body.inherit_(models.load(teacher)[1].body)  # its twin without a teacher starts by chance
     quality = Scorer(metric, data).quality
     fitted = fit(network, objective, training, student.train, quality=quality, seed=seed, report=report, arm=arm)
     network.requires_grad_(True)

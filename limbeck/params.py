@@ -77,15 +77,18 @@ def _is_used(value: Any) -> str:
 
 
 class SplitParams(Section):
-    """Shares of the source (less a test split of its own, which makes `test` null); what is left trains."""
+    """Shares of the source (less a test split of its own, which makes `test` null); what is left trains.
+
+    `validation` is null where the source brings a validation split of its own.
+    """
 
     test: Share | None
-    validation: Share
+    validation: Share | None
     calibration: Share
 
     @model_validator(mode="after")
     def _leaves_training_data(self) -> "SplitParams":
-        taken = (self.test or 0) + self.validation + self.calibration
+        taken = (self.test or 0) + (self.validation or 0) + self.calibration
         if taken >= 1:
             raise ValueError(f"test + validation + calibration take {taken:g} of the data; leave a share below 1")
         return self
@@ -205,6 +208,21 @@ class CheckpointTeacher(Section):
     adapt: Adapt
 
 
+class EncoderTeacher(Section):
+    """`use: encoder`: a BERT-like text encoder in a folder as Hugging Face's library saves it, with a new head.
+
+    `sha256` is that of its model.safetensors, `prefix` what the names in it begin with. A text is the mean of its pieces, or
+    the first one.
+    """
+
+    use: Literal["encoder"]
+    folder: Path
+    sha256: Sha256 | None
+    prefix: str
+    pooling: Literal["mean", "first"]
+    adapt: AdaptParams
+
+
 class RegistryTeacher(Section):
     """`use: registry`: such a folder from an MLflow registry, `models:/NAME/VERSION`."""
 
@@ -236,6 +254,7 @@ Member: TypeAlias = Annotated[
     Annotated[TrainTeacher, Tag("use=train")]
     | Annotated[WeightsTeacher, Tag("use=weights")]
     | Annotated[CheckpointTeacher, Tag("use=checkpoint")]
+    | Annotated[EncoderTeacher, Tag("use=encoder")]
     | Annotated[RegistryTeacher, Tag("use=registry")],
     Discriminator(_kind_of_teacher),
 ]
@@ -259,6 +278,7 @@ TeacherParams: TypeAlias = Annotated[
     Annotated[TrainTeacher, Tag("use=train")]
     | Annotated[WeightsTeacher, Tag("use=weights")]
     | Annotated[CheckpointTeacher, Tag("use=checkpoint")]
+    | Annotated[EncoderTeacher, Tag("use=encoder")]
     | Annotated[RegistryTeacher, Tag("use=registry")]
     | Annotated[EnsembleTeacher, Tag("use=ensemble")],
     Discriminator(_kind_of_teacher),
@@ -267,6 +287,7 @@ TEACHERS: dict[str, type[Section]] = {
     "use=train": TrainTeacher,
     "use=weights": WeightsTeacher,
     "use=checkpoint": CheckpointTeacher,
+    "use=encoder": EncoderTeacher,
     "use=registry": RegistryTeacher,
     "use=ensemble": EnsembleTeacher,
 }

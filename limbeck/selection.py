@@ -109,7 +109,7 @@ def cost_clauses(variant: str, latency: Mapping[str, Any], contract: ContractPar
     """The clauses about bytes, time and memory, which need no trained network."""
     speed = latency["variants"][variant]
     found = [
-        hold("max_size_kb", contract.max_size_kb, speed["bytes"] / 1000),
+        hold("max_size_kb", contract.max_size_kb, (speed["bytes"] + latency.get("tokenizer_bytes", 0)) / 1000),
         hold("max_p95_ms", contract.max_p95_ms, speed["p95_ms"]),
         hold("max_peak_memory_mb", contract.max_peak_memory_mb, speed["peak_memory_mb"]),
     ]

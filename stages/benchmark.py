@@ -12,6 +12,7 @@ from limbeck.data.splits import read, read_meta
 from limbeck.devices import DEVICES, agreement, lacks, refuse_lacking
 from limbeck.edge import manifest
 from limbeck.edge.measure import answering, machine
+from limbeck.edge.tokenizer import NAME as TOKENIZER
 from limbeck.evaluation import Scorer, estimate, paired_difference
 from limbeck.params import BenchmarkParams, Instructions, MeasureParams, Out, Unused
 from limbeck.recording import Report
@@ -66,6 +67,8 @@ def run(
         writer.writerows(zip(classes[labels], *(classes[said.argmax(1)] for said in candidates.values()), strict=True))
     measured = bind(device, DEVICES, "device")(files, threads, benchmark.batch_size, measure, report.progress)
     refuse_lacking(measured["machine"], instructions)
+    if TOKENIZER in described["files"]:  # what ships with either, and counts as size
+        measured["tokenizer_bytes"] = described["files"][TOKENIZER]["bytes"]
     write_json(latency, measured)
     judged = {"test_count": len(scores["teacher"]["test"]), "test_unit": "episodes" if score.is_played else "samples"}
     told = {"metric": metric, **judged, "variants": quality}

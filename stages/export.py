@@ -1,5 +1,7 @@
 """ONNX files that answer like the models, golden vectors, manifest."""
 
+import shutil
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +10,10 @@ import torch
 
 from limbeck import checkpoint, models, quantization
 from limbeck import export as onnx_export
-from limbeck.data.splits import read, read_meta
+from limbeck.data.splits import read, read_meta, read_texts, tokenizer_file
 from limbeck.edge import golden, manifest
+from limbeck.edge.tokenizer import NAME as TOKENIZER
+from limbeck.edge.tokenizer import read as read_tokenizer
 from limbeck.params import ExportParams, Out
 from limbeck.recording import Report
 
@@ -64,7 +68,13 @@ def run(
         )
     inputs = np.ascontiguousarray(x[: export.num_golden])
     answers = {variant: onnx_export.run(out / f"{variant}.onnx", inputs) for variant in sources}
-    golden.write(out / "golden.npz", inputs, answers)
+    texts = None
+    if (tokenizer := tokenizer_file(data)) is not None:
+        shutil.copyfile(tokenizer, out / tokenizer.name)  # text is raw input: what reads it ships beside the model
+        texts = [text or "" for text in islice(read_texts(data, "validation"), len(inputs))]
+    golden.write(out / "golden.npz", inputs, answers, texts)
+    if texts is not None:
+        golden.check_texts(out / "golden.npz", read_tokenizer(out / TOKENIZER))
     manifest.write(
         out,
         name=name,

@@ -79,7 +79,10 @@ def test_the_projects_own_files_are_valid() -> None:
         ({"tracking.uri": "htp:/nowhere"}, r"'htp:/nowhere' is no tracking URI; expected e.g. sqlite"),
         ({"targets": {}}, r"targets: "),
         ({"teacher.use": "weigths"}, r"teacher.use: no teacher 'weigths'; did you mean 'weights'\?"),
-        ({"teacher.use": None}, r"teacher.use: missing; one of train, weights, checkpoint, registry, ensemble"),
+        (
+            {"teacher.use": None},
+            r"teacher.use: missing; one of train, weights, checkpoint, encoder, registry, ensemble",
+        ),
         ({"teacher.trian": 1}, r"teacher.trian: unknown key; did you mean 'train'\?"),
         ({"teacher": {**WEIGHTS, "fiel": "w.pt"}}, r"teacher.fiel: unknown key; did you mean 'file'\?"),
         ({"teacher": {**WEIGHTS, "adapt": {"use": "haed"}}}, r"teacher.adapt.use: Input should be 'all' or 'head'"),

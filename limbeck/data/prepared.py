@@ -1,6 +1,7 @@
 """What `prepare` wrote, read back: splits memory-mapped, `meta.json`, and where new samples came from."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -11,11 +12,14 @@ from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, Valid
 from limbeck.data.content import intact
 from limbeck.data.window import Origin
 from limbeck.data.worlds import World
+from limbeck.edge.tokenizer import NAME as TOKENIZER
 from limbeck.errors import DataError
 
 SplitName: TypeAlias = Literal["train", "validation", "calibration", "test"]
 NAMES: tuple[SplitName, ...] = ("train", "validation", "calibration", "test")
 ORIGIN = "origin.npy"
+TEXTS = "text.jsonl"
+"""Beside `x.npy` and `y.npy` of texts: the texts themselves, one JSON string a line, in the order of the samples."""
 
 
 class Meta(BaseModel):
@@ -99,6 +103,28 @@ def read_origin(folder: Path, name: SplitName) -> NDArray[np.int16]:
         return np.zeros(meta.counts[name], np.int16)
     origin: NDArray[np.int16] = np.load(_checked(folder, f"{name}/{ORIGIN}"), allow_pickle=False)
     return origin
+
+
+def tokenizer_file(folder: Path) -> Path | None:
+    """The `tokenizer.json` that made the codes of prepared texts; None of other data.
+
+    Raises:
+        DataError: it is missing, or is not the one that was prepared.
+
+    """
+    return _checked(folder, TOKENIZER) if TOKENIZER in read_meta(folder).sha256 else None
+
+
+def read_texts(folder: Path, name: SplitName) -> Iterator[str | None]:
+    """The texts of a split, one by one, None where one is not known.
+
+    Raises:
+        DataError: the data hold none, or their bytes are not the ones that were prepared.
+
+    """
+    with _checked(folder, f"{name}/{TEXTS}").open(encoding="utf-8") as stream:
+        for line in stream:
+            yield json.loads(line)
 
 
 def _checked(folder: Path, file: str) -> Path:

@@ -4,6 +4,7 @@ import hashlib
 import json
 from array import array
 from collections.abc import Callable
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,16 @@ from limbeck.atomic import sha256, write_json
 from limbeck.data.content import fingerprint
 from limbeck.data.npy import NpyWriter
 from limbeck.data.prepared import NAMES as NAMES
-from limbeck.data.prepared import ORIGIN
+from limbeck.data.prepared import ORIGIN, TEXTS
 from limbeck.data.prepared import Meta as Meta
 from limbeck.data.prepared import SplitName as SplitName
 from limbeck.data.prepared import read as read
 from limbeck.data.prepared import read_meta as read_meta
 from limbeck.data.prepared import read_origin as read_origin
+from limbeck.data.prepared import read_texts as read_texts
+from limbeck.data.prepared import tokenizer_file as tokenizer_file
 from limbeck.data.sources.source import Broken, Part, Source
+from limbeck.edge import tokenizer as tokenizing
 from limbeck.errors import DataError
 from limbeck.kinds import kind_of
 from limbeck.params import SplitParams
@@ -69,7 +73,7 @@ def deal(strata: NDArray[np.int64], params: SplitParams, seed: int) -> NDArray[n
         params: shares; a null one takes none.
         seed: of the shuffle.
     """
-    taken = {"test": params.test or 0.0, "validation": params.validation, "calibration": params.calibration}
+    taken = {"test": params.test or 0.0, "validation": params.validation or 0.0, "calibration": params.calibration}
     shares = [taken.get(name, 1 - sum(taken.values())) for name in NAMES]
     behind = [0.0] * len(NAMES)
     owners = np.empty(len(strata), np.int8)
@@ -119,7 +123,8 @@ def write(
 ) -> Meta:
     """Split a source and write `folder/{train,validation,calibration,test}/{x,y}.npy` and `meta.json`.
 
-    Samples that have a split already keep it. A source with windows gets `origin.npy` beside `x` and `y`, too.
+    Samples that have a split already keep it. A source with windows gets `origin.npy` beside `x` and `y`, too, one of
+    texts `text.jsonl`, and `tokenizer.json` beside `meta.json`.
     Samples pass through one by one: memory holds labels, 8 bytes of digest per sample, and no sample.
 
     Args:
@@ -151,7 +156,10 @@ def write(
     passes = [(source.train, parts)]
     if source.test is not None:
         passes.append((source.test, {"test": np.arange(len(source.test.labels))}))
-    writers = {name: _Writer(folder / name) for name in NAMES}
+    if source.tokenizer is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        tokenizing.write(folder / tokenizing.NAME, source.tokenizer)
+    writers = {name: _Writer(folder / name, with_texts=source.tokenizer is not None) for name in NAMES}
     broken = _BrokenSamples()
     total = sum(len(part.labels) for part, _ in passes)
     done = 0
@@ -162,14 +170,15 @@ def write(
                 owner[indices] = NAMES.index(name)
             origin = _origin_of(part)
             samples = part.samples()
+            texts = repeat(None) if part.texts is None else part.texts()
             for position, label in enumerate(part.labels):
-                sample = next(samples, None)
+                sample, text = next(samples, None), next(texts, None)
                 if sample is None:
                     raise DataError(f"source {source.name!r} gave {position} samples for {len(part.labels)} labels.")
                 if isinstance(sample, Broken):
                     broken.add(sample)
                 else:
-                    writers[NAMES[owner[position]]].add(source.name, sample, int(label), int(origin[position]))
+                    writers[NAMES[owner[position]]].add(source.name, sample, int(label), int(origin[position]), text)
                 done += 1
                 if done % PROGRESS_EVERY == 0 or done == total:
                     progress(done, total, f"{done:,} of {total:,} samples")
@@ -243,15 +252,16 @@ class _BrokenSamples:
 class _Writer(NpyWriter):
     """One split on its way to the disk, with what has to be known of it: digests, mean and spread."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, with_texts: bool = False) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        self._texts = (folder / TEXTS).open("w", encoding="utf-8", newline="\n") if with_texts else None
         super().__init__(folder / "x.npy")
         self.folder = folder
         self.labels, self.digests = array("q"), array("Q")  # lists of int take eight times as much
         self.origins = array("h")
         self._count, self._mean, self._spread = 0, np.zeros(1), np.zeros(1)
 
-    def add(self, source: str, sample: NDArray[Any], label: int, origin: int = 0) -> None:
+    def add(self, source: str, sample: NDArray[Any], label: int, origin: int = 0, text: str | None = None) -> None:
         """Write one sample and learn from it."""
         if not self.takes(sample):
             raise DataError(
@@ -261,6 +271,8 @@ class _Writer(NpyWriter):
         raw = sample.tobytes()
         self.labels.append(label)
         self.origins.append(origin)
+        if self._texts is not None:
+            self._texts.write(json.dumps(text, ensure_ascii=False) + "\n")
         self.digests.append(fingerprint(raw))
         self.append(raw, sample.shape, sample.dtype)
 
@@ -302,10 +314,18 @@ class _Writer(NpyWriter):
     def close(self, *, with_origin: bool = False) -> int:
         """Finish the files; how many samples they hold."""
         self.finish()
+        if self._texts is not None:
+            self._texts.close()
         np.save(self.folder / "y.npy", np.array(self.labels, np.int64), allow_pickle=False)
         if with_origin:
             np.save(self.folder / ORIGIN, np.array(self.origins, np.int16), allow_pickle=False)
         return self.count
+
+    def abandon(self) -> None:
+        """Let go of the files, finished or not."""
+        super().abandon()
+        if self._texts is not None:
+            self._texts.close()
 
 
 def _seal(
@@ -322,11 +342,12 @@ def _seal(
         )
     train = writers["train"]
     assert train.shape is not None
-    files = ("x.npy", "y.npy", ORIGIN) if source.windows else ("x.npy", "y.npy")
+    files = ["x.npy", "y.npy", *[ORIGIN] * bool(source.windows), *[TEXTS] * (source.tokenizer is not None)]
     paths = [f"{name}/{file}" for name in NAMES for file in files]
     for name, fill in source.beside.items():
         fill(folder / name)
         paths += sorted(path.relative_to(folder).as_posix() for path in (folder / name).rglob("*") if path.is_file())
+    paths += [tokenizing.NAME] * (source.tokenizer is not None)
     digests = {path: sha256(folder / path) for path in paths}
     identity: list[Any] = [source.classes, sorted(digests.items())]
     if source.world is not None:

@@ -13,7 +13,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from limbeck.edge import EdgeError, bundle, durable, spool
+from limbeck.edge import EdgeError, bundle, durable, spool, tokenizer
 from limbeck.edge.home import Home
 from limbeck.edge.session import open_session
 from limbeck.edge.usage import Usage, softmax
@@ -50,18 +50,25 @@ class _Model:
             self.session = open_session(home.bundle(key) / self.manifest.model_file, self.manifest.threads)
         except Exception as error:
             raise EdgeError(f"{key} cannot be opened: {' '.join(str(error).split())}") from None
+        self.tokenizer = tokenizer.read(home.bundle(key) / tokenizer.NAME) if self.manifest.has_tokenizer else None
         self.usage = Usage()
         self.opened = time.monotonic()
         self.on_probation = False
         self.since = 0.0  # of the switch to it, as the record says
         self.report_name = spool.new_name(key)
 
-    def fit(self, batch: NDArray[Any]) -> NDArray[Any]:
+    def fit(self, batch: NDArray[Any] | Sequence[str]) -> NDArray[Any]:
         """The batch as the runtime takes it.
 
         Raises:
-            EdgeError: another type or shape, or a value that is no finite number.
+            EdgeError: another type or shape, a value that is no finite number, or texts that cannot be read.
         """
+        if isinstance(batch, str | bytes):
+            raise EdgeError(f"{self.manifest.name} takes several texts at once; give it a list: [{batch[:20]!r}].")
+        if not isinstance(batch, np.ndarray) and len(batch) and isinstance(batch[0], str | bytes):
+            if self.tokenizer is None:
+                raise EdgeError(f"{self.manifest.name} takes no texts: its bundle has no {tokenizer.NAME}.")
+            batch = tokenizer.encode_all(self.tokenizer, batch)
         found = np.ascontiguousarray(batch)
         m = self.manifest
         if (
@@ -133,17 +140,18 @@ class Agent:
         """
         return self._home.hold()
 
-    def predict(self, batch: NDArray[Any]) -> NDArray[np.float32]:
-        """Logits [B, K] for raw samples [B, ...], from the version that served when the call began.
+    def predict(self, batch: NDArray[Any] | Sequence[str]) -> NDArray[np.float32]:
+        """Logits [B, K] for raw samples [B, ...] or a list of B texts, from the version that served when the call began.
 
         A version on probation that raises or answers NaN is left at once, and the one before answers instead.
 
         Raises:
-            EdgeError: the batch has another type or shape or holds NaN or infinity, or the model fails and there is none to go back to.
+            EdgeError: the batch has another type or shape or holds NaN or infinity, a text cannot be read, or the model fails and
+                there is none to go back to.
 
         """
-        model = self._model
-        batch = model.fit(batch)
+        model, given = self._model, batch
+        batch = model.fit(given)
         started = time.perf_counter_ns()
         try:
             logits: NDArray[np.float32] = model.session.run(None, {model.manifest.input_name: batch})[0]
@@ -151,16 +159,16 @@ class Agent:
             why = f"{type(error).__name__}: {' '.join(str(error).split())}"
             model.usage.note_error(type(error).__name__)
             if model.on_probation and self._go_back(model, why):
-                return self.predict(batch)
+                return self.predict(given)  # the version before may have another tokenizer
             raise EdgeError(f"{model.key} cannot answer: {why}") from error
         model.usage.note(time.perf_counter_ns() - started, batch, logits)
         broken = model.on_probation and not np.isfinite(logits).all() and bool(np.isfinite(batch).all())
         if broken and self._go_back(model, "it answered with what is no finite number"):
-            return self.predict(batch)
+            return self.predict(given)
         return logits
 
-    def classify(self, batch: NDArray[Any]) -> list[Answer]:
-        """The likeliest class of each sample [B, ...] with its probability; see `predict`."""
+    def classify(self, batch: NDArray[Any] | Sequence[str]) -> list[Answer]:
+        """The likeliest class of each sample [B, ...], or of each of B texts, with its probability; see `predict`."""
         model = self._model
         probabilities_BK = softmax(self.predict(batch))
         classes = model.manifest.classes

@@ -11,6 +11,7 @@ from typing import Any
 
 from limbeck.edge import EdgeError
 from limbeck.edge.manifest import NAME, sha256
+from limbeck.edge.tokenizer import NAME as TOKENIZER
 
 FORMAT = 2
 MAX_MANIFEST_BYTES = 1_000_000
@@ -72,6 +73,11 @@ class Manifest:
     def model_file(self) -> str:
         """The file that runs: ORT's own format where it was shipped."""
         return f"{self.variant}.ort" if f"{self.variant}.ort" in self.files else f"{self.variant}.onnx"
+
+    @property
+    def has_tokenizer(self) -> bool:
+        """Whether raw samples are texts, which a tokenizer beside the model turns into its input."""
+        return TOKENIZER in self.files
 
     @property
     def bytes(self) -> int:

@@ -75,10 +75,11 @@ Serve the version before again, at once. The one left is remembered and not take
 This is one device's way back. `limbeck rollback NAME` takes the whole fleet back.
 """
 PREDICT = """\
-Answer raw samples [N, ...] of a .npy file with the device's model: a line of JSON each.
+Answer raw samples [N, ...] of a .npy file, or the lines of a .txt, with the device's model: a line of JSON each.
 
   limbeck-edge predict samples.npy
   limbeck-edge predict samples.npy --logits out.npy
+  limbeck-edge predict requests.txt
 """
 
 
@@ -233,8 +234,12 @@ def _predict(flags: argparse.Namespace) -> None:
     from limbeck.edge.agent import Agent
     from limbeck.edge.usage import softmax
 
+    x: Any
     try:
-        x = np.load(flags.samples, mmap_mode="r", allow_pickle=False)
+        if flags.samples.suffix == ".txt":
+            x = flags.samples.read_bytes().splitlines()  # an empty line is a text, too, and is told
+        else:
+            x = np.load(flags.samples, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as error:
         raise EdgeError(f"{flags.samples} is no array of samples (.npy): {error}.") from None
     with Agent(_home_path(flags), updates=False) as agent:
@@ -343,7 +348,9 @@ def main(arguments: list[str] | None = None) -> int:
     state.add_argument("--json", action="store_true", help="for programs")
     command("rollback", _rollback, "serve the version before again", ROLLBACK)
     answer = command("predict", _predict, "answer samples with the device's model", PREDICT)
-    answer.add_argument("samples", type=Path, metavar="SAMPLES.npy", help="raw samples [N, ...]")
+    answer.add_argument(
+        "samples", type=Path, metavar="SAMPLES", help="raw samples [N, ...] (.npy), or texts, one a line (.txt)"
+    )
     answer.add_argument("--logits", type=Path, metavar="OUT.npy", help="also write the logits [N, K]")
     bench = command("bench", _bench, "latency, cold start and memory of ONNX files here", BENCH, home=False)
     bench.add_argument("files", type=Path, nargs="+", metavar="FILE", help="an ONNX file; several take turns")

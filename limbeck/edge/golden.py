@@ -2,6 +2,7 @@
 
 import io
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from limbeck.edge import EdgeError
+from limbeck.edge.tokenizer import Tokenizer, encode_all
 
-INPUT = "input"
+INPUT, TEXT = "input", "text"
 UNIX = 3
 
 
@@ -23,11 +25,17 @@ class Proof:
     equal_predictions: float
 
 
-def write(path: Path, inputs: NDArray[Any], answers: dict[str, NDArray[np.float32]]) -> None:
-    """Store inputs [G, ...] and the logits [G, K] of each variant (`.npz` with fixed time stamps)."""
-    assert INPUT not in answers, "a variant may not have the name of the inputs"
+def write(
+    path: Path, inputs: NDArray[Any], answers: dict[str, NDArray[np.float32]], texts: Sequence[str] | None = None
+) -> None:
+    """Store inputs [G, ...] and the logits [G, K] of each variant (`.npz` with fixed time stamps).
+
+    Of texts the G `texts` themselves, too: a device proves with them that its tokenizer gives these inputs.
+    """
+    assert not {INPUT, TEXT} & answers.keys(), "a variant may not have the name of the inputs"
+    told = {} if texts is None else {TEXT: np.array(list(texts), np.str_)}
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        for name, values in {INPUT: inputs, **answers}.items():
+        for name, values in {INPUT: inputs, **told, **answers}.items():
             stream = io.BytesIO()
             np.lib.format.write_array(stream, np.ascontiguousarray(values), allow_pickle=False)
             member = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
@@ -41,10 +49,14 @@ def read(path: Path, variant: str) -> tuple[NDArray[Any], NDArray[np.float32]]:
     Raises:
         EdgeError: the file is missing, no golden file, or has no such variant.
     """
+    return _arrays(path, INPUT, variant)
+
+
+def _arrays(path: Path, *names: str) -> tuple[NDArray[Any], NDArray[Any]]:
     try:
         with zipfile.ZipFile(path) as archive:
             found = []
-            for name in (INPUT, variant):
+            for name in names:
                 with archive.open(f"{name}.npy") as stream:
                     found.append(np.lib.format.read_array(stream, allow_pickle=False))
     except FileNotFoundError:
@@ -52,9 +64,24 @@ def read(path: Path, variant: str) -> tuple[NDArray[Any], NDArray[np.float32]]:
     except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
         cause = " ".join(str(error).split())
         raise EdgeError(
-            f"{path} has no golden vectors for {variant!r}: {cause}. Restore its folder or fetch it again."
+            f"{path} has no golden vectors for {names[-1]!r}: {cause}. Restore its folder or fetch it again."
         ) from None
     return found[0], found[1]
+
+
+def check_texts(path: Path, tokenizer: Tokenizer) -> int:
+    """Hold what the tokenizer makes of the golden texts against the golden inputs; how many there are.
+
+    Raises:
+        EdgeError: the file is damaged or holds no texts, or a text gets other codes.
+    """
+    inputs, texts = _arrays(path, INPUT, TEXT)
+    found = encode_all(tokenizer, [str(text) for text in texts])
+    if not np.array_equal(found, inputs):
+        raise EdgeError(
+            f"{path} was made with another tokenizer: its texts get other codes here. Fetch the bundle again."
+        )
+    return len(texts)
 
 
 def check(path: Path, variant: str, found: NDArray[np.float32], *, max_difference: float) -> Proof:

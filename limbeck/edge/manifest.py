@@ -6,6 +6,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from limbeck.edge import EdgeError
+from limbeck.edge.tokenizer import NAME as TOKENIZER
 
 NAME = "manifest.json"
 FORMAT = 1
@@ -30,8 +31,8 @@ def identity(folder: Path) -> str:
 
 
 def write(folder: Path, **described: Any) -> None:
-    """Describe every ONNX and golden file of `folder`, with the facts given, in a fixed order of keys."""
-    names = sorted(path.name for path in folder.iterdir() if path.suffix in (".onnx", ".npz"))
+    """Describe every ONNX and golden file of `folder`, and its tokenizer, with the facts given, in a fixed order of keys."""
+    names = sorted(path.name for path in folder.iterdir() if path.suffix in (".onnx", ".npz") or path.name == TOKENIZER)
     files = {name: {"bytes": (folder / name).stat().st_size, "sha256": sha256(folder / name)} for name in names}
     text = json.dumps({"format": FORMAT, **described, "files": files}, indent=2) + "\n"
     (folder / NAME).write_text(text, encoding="utf-8")

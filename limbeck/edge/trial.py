@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from limbeck.edge import EdgeError, bundle, golden
+from limbeck.edge import EdgeError, bundle, golden, tokenizer
 from limbeck.edge.session import open_session
 
 LIMIT_S = 300
@@ -83,6 +83,8 @@ def examine(folder: Path, latency: Latency = p95_ms) -> dict[str, Any]:
     inputs, _ = golden.read(folder / bundle.GOLDEN, manifest.variant)
     if inputs.shape[1:] != manifest.shape or inputs.dtype.name != manifest.dtype or not len(inputs):
         raise EdgeError(f"{folder.name}: golden inputs are {inputs.dtype} {inputs.shape}, not what the manifest says.")
+    if manifest.has_tokenizer:
+        golden.check_texts(folder / bundle.GOLDEN, tokenizer.read(folder / tokenizer.NAME))
     session = open_session(folder / manifest.model_file, manifest.threads)
     size, name = manifest.batch_size, manifest.input_name
     answers = [session.run(None, {name: inputs[at : at + size]})[0] for at in range(0, len(inputs), size)]

@@ -17,17 +17,22 @@ from limbeck.checkpoint import Cut, Spec
 from limbeck.components import Component, bind, resolve
 from limbeck.kinds import kind_of
 from limbeck.models import imported
+from limbeck.models.bert import bert
 from limbeck.models.convnet import convnet
 from limbeck.models.ensemble import ensemble
 from limbeck.models.mlp import mlp
 from limbeck.models.mobilenet import mobilenet
 from limbeck.models.resnet import resnet
+from limbeck.models.text import ngram_embedding, text_transformer
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnet": resnet,
     "convnet": convnet,
     "mobilenet": mobilenet,
     "mlp": mlp,
+    "ngram_embedding": ngram_embedding,
+    "text_transformer": text_transformer,
+    "bert": bert,
     "ensemble": ensemble,
 }
 
@@ -61,6 +66,8 @@ class Preprocess(nn.Module):
     def __init__(self, spec: Spec) -> None:
         super().__init__()
         self.kind, self.size = kind_of(spec.shape, spec.dtype), spec.size
+        if self.kind == "codes":
+            return
         mean, scale = torch.tensor(spec.mean), 1 / torch.tensor(spec.std)
         if self.kind == "image":  # a row of pixels [W, C]: ONNX Runtime takes three times as long for single ones
             mean, scale = mean.repeat(spec.shape[1], 1), scale.repeat(spec.shape[1], 1)

@@ -5,21 +5,26 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import nn
 
 from limbeck import checkpoint, models
 from limbeck.atomic import sha256
 from limbeck.checkpoint import Spec
-from limbeck.components import Component, bind
+from limbeck.components import NONE, Component, bind
 from limbeck.data.augment import AUGMENTS, Views
 from limbeck.data.splits import SplitName, read, read_meta
-from limbeck.evaluation import Scorer
+from limbeck.evaluation import Scorer, predict
 from limbeck.models import MODELS, Network
 from limbeck.models.ensemble import spec_of
+from limbeck.models.features import tapped
 from limbeck.objectives import Objective, cross_entropy, on_head, on_logits
 from limbeck.params import (
     AdaptParams,
     CheckpointTeacher,
+    EncoderTeacher,
     EnsembleTeacher,
     RegistryTeacher,
     TrainParams,
@@ -28,13 +33,15 @@ from limbeck.params import (
     WeightsTeacher,
 )
 from limbeck.teachers import weights
+from limbeck.teachers.encoders import WEIGHTS, from_encoder
 from limbeck.teachers.outside import Brought, find_head, from_checkpoint, from_weights
 from limbeck.training import Fitted, Progress, TrainingData, fit
 
-Outside: TypeAlias = WeightsTeacher | CheckpointTeacher | RegistryTeacher
+Outside: TypeAlias = WeightsTeacher | CheckpointTeacher | EncoderTeacher | RegistryTeacher
 Fetch: TypeAlias = Callable[[RegistryTeacher, Path], Path]
 Made: TypeAlias = tuple[Spec, Network, dict[str, Any]]
 """A teacher and its figures."""
+FEATURES_BATCH = 512
 WATCHED = Path("custom/teachers")
 """A dep of the stage `teacher`."""
 
@@ -108,6 +115,10 @@ class Making:
             folder = self.fetch(teacher, self.report.scratch / "fetched")
             return from_checkpoint(folder, self.meta, sha256=None, trust=teacher.trust, adapts=adapts)
         folder = weights.locate(teacher.folder)
+        if isinstance(teacher, EncoderTeacher):
+            if teacher.sha256 is None and (folder / WEIGHTS).is_file():
+                self.tell_unwatched(folder / WEIGHTS, sha256(folder / WEIGHTS))
+            return from_encoder(teacher, self.data, self.meta, folder)
         if teacher.sha256 is None:
             self.tell_unwatched(folder, checkpoint.digest_of(folder))
         return from_checkpoint(folder, self.meta, sha256=teacher.sha256, trust=teacher.trust, adapts=adapts)
@@ -115,12 +126,50 @@ class Making:
     def adapt_(self, brought: Brought, adapt: AdaptParams, arm: str) -> Fitted:
         """Fine-tune every weight, or train the head on frozen features, in place."""
         network, objective = brought.network, on_logits(cross_entropy)
+        if adapt.use == "head" and adapt.augment.use == NONE and not self.score.is_played:
+            return self.head_(network.get_submodule(brought.head), network, adapt.train, arm)
         if adapt.use == "head":
             network.requires_grad_(False).get_submodule(brought.head).requires_grad_(True)
             objective = on_head(objective, brought.head)
         fitted = self.fit_(network, objective, adapt.augment, adapt.train, arm)
         network.requires_grad_(True)
         return fitted
+
+    def head_(self, head: nn.Module, network: Network, train: TrainParams, arm: str) -> Fitted:
+        """Train the head, in place, on features that are computed once: views that are all alike have the same."""
+        torch.set_num_threads(train.threads)
+        folder = self.report.scratch / "features"
+        folder.mkdir(parents=True, exist_ok=True)
+        train_ND = self.features(network, "train", folder / "train.npy")
+        validation_ND = self.features(network, "validation", folder / "validation.npy")
+        views = Views(train_ND, bind(Component(use=NONE), AUGMENTS, "augmentation")(), self.seed)
+
+        def quality(head: nn.Module) -> float:
+            logits_NK = predict(head, validation_ND)
+            return float(self.score(lambda _: logits_NK, "validation", logits_NK).mean())
+
+        training = TrainingData(views, read(self.data, "train")[1], None)
+        return fit(
+            head, on_logits(cross_entropy), training, train,
+            quality=quality, seed=self.seed, report=self.report, arm=arm,
+        )  # fmt: skip
+
+    def features(self, network: Network, split: SplitName, file: Path) -> NDArray[np.float32]:
+        """What enters the head for a split's samples, [N, D], written batch by batch and memory-mapped."""
+        x, _ = read(self.data, split)
+        stored = None
+        with torch.inference_mode(), tapped(network.eval()) as tap:
+            for start in range(0, len(x), FEATURES_BATCH):
+                network(torch.from_numpy(np.array(x[start : start + FEATURES_BATCH])))
+                assert tap.features is not None
+                if stored is None:
+                    shape = (len(x), tap.features.shape[1])
+                    stored = np.lib.format.open_memmap(file, mode="w+", dtype=np.float32, shape=shape)
+                stored[start : start + FEATURES_BATCH] = tap.features.float().numpy()
+                self.report.progress(min(len(x), start + FEATURES_BATCH), len(x), f"features of {split}")
+        assert stored is not None
+        stored.flush()
+        return stored
 
     def fit_(self, network: Network, objective: Objective, augment: Component, train: TrainParams, arm: str) -> Fitted:
         """Train on a fresh view of the data every epoch, in place."""

@@ -75,7 +75,7 @@ def from_weights(params: WeightsTeacher, meta: Meta, file: Path) -> Brought:
     found = weights.read(file, sha256=params.sha256, key=params.key, prefix=params.prefix)
     if params.match == "order" and file.suffix == weights.SAFETENSORS:
         raise CheckpointError(f"{file} keeps its tensors sorted, not in the order of definition; use match: names.")
-    network = _built(spec)
+    network = built(spec)
     head = find_head(network, spec)
     own = network.body.state_dict()
     whole = pair(own, found, params.match)
@@ -126,9 +126,9 @@ def from_checkpoint(folder: Path, meta: Meta, *, sha256: str | None, trust: tupl
             f"{len(meta.classes)} ({_few(meta.classes)}){order}. A new head learns them: adapt: {{use: head, ...}} or all."
         )
     unchanged = theirs.model_copy(update={"shape": meta.shape})
-    head = find_head(_built(unchanged), unchanged)
+    head = find_head(built(unchanged), unchanged)
     spec = with_classes(unchanged, meta.classes, head)
-    network = _built(spec)
+    network = built(spec)
     whole = pair(network.state_dict(), state, "names")
     # equal numbers of other classes are other classes too
     pairing = whole if theirs.classes == meta.classes else _headless(whole, f"body.{head}")
@@ -146,7 +146,13 @@ def _headless(pairing: Pairing, head: str) -> Pairing:
     return Pairing(state, *(getattr(pairing.without(head), kind) for kind in ("missing", "unexpected", "shapes")))
 
 
-def _built(spec: Spec) -> Network:
+def built(spec: Spec) -> Network:
+    """A fresh network.
+
+    Raises:
+        ComponentError: its sizes do not agree.
+
+    """
     try:
         return models.build(spec)
     except ValueError as error:

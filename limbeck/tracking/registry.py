@@ -13,6 +13,7 @@ import numpy as np
 from limbeck.edge import golden
 from limbeck.edge import manifest as manifest_file
 from limbeck.edge.manifest import sha256
+from limbeck.edge.tokenizer import NAME as TOKENIZER
 from limbeck.errors import TrackingError
 from limbeck.recording import Report
 from limbeck.selection import CANDIDATES
@@ -156,9 +157,16 @@ def _log_model(uri: str, run_id: str, model_id: str, exported: Path, manifest: M
             pip_requirements=[f"{package}=={version(package)}" for package in ("numpy", "onnx", "onnxruntime")],
             onnx_execution_providers=["CPUExecutionProvider"],
             save_as_external_data=False,
-            extra_files=[str((exported / name).resolve()) for name in (*variants, vectors, manifest_file.NAME)],
+            extra_files=[
+                str((exported / name).resolve()) for name in (*variants, *_beside(manifest), manifest_file.NAME)
+            ],
         )
     return str(logged.model_uri)
+
+
+def _beside(manifest: Mapping[str, Any]) -> list[str]:
+    """What ships beside every variant: golden vectors, and of text the tokenizer."""
+    return [name for name in manifest["files"] if name.endswith(".npz") or name == TOKENIZER]
 
 
 def version_at(client: Any, model: str, alias: str) -> Any:
@@ -268,7 +276,7 @@ def serial_at(model: str, alias: str, *, uri: str) -> str:
 
 
 def fetch_bundle(model: str, number: str, into: Path, *, uri: str) -> dict[str, str]:
-    """Download a version's manifest, golden vectors and the file it ships, held against their digests; its tags.
+    """Download a version's manifest, golden vectors, tokenizer and the file it ships, held against their digests; its tags.
 
     Raises:
         TrackingError: the server does not answer or fails, has no such version, or the version's files are not those
@@ -291,7 +299,7 @@ def fetch_bundle(model: str, number: str, into: Path, *, uri: str) -> dict[str, 
             )
         manifest = fetch_file(client, uri, version, manifest_file.NAME, into)
         files = json.loads(manifest.read_bytes()) if sha256(manifest) == tags["limbeck.identity"] else {"files": {}}
-        vectors = [name for name in files["files"] if name.endswith(".npz")]
+        vectors = _beside(files)
         for name in vectors:
             fetch_file(client, uri, version, name, into)
         fetch_model(client, uri, version, into)

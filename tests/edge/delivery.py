@@ -159,6 +159,17 @@ class Publisher:
         self.bundles[serial] = folder
         return folder
 
+    def seal(self, serial: int) -> None:
+        """Describe the files of a bundle anew, after some were changed or added."""
+        folder = self.bundles[serial]
+        described = json.loads((folder / "manifest.json").read_text())
+        described["files"] = {
+            path.name: {"bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+            for path in sorted(folder.iterdir())
+            if path.name != "manifest.json"
+        }
+        (folder / "manifest.json").write_text(json.dumps(described))
+
     def serve(self, serial: int, alias: str = "champion", **custom: Any) -> None:
         """Have the signed targets name a bundle."""
         name, folder = f"{MODEL}/{alias}", self.bundles[serial]

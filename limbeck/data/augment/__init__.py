@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from limbeck.components import Component, bind
+from limbeck.data.augment.codes import drop_codes
 from limbeck.data.augment.colour import color_jitter
 from limbeck.data.augment.erasing import erasing
 from limbeck.data.augment.geometry import affine, crop_flip
@@ -68,5 +69,6 @@ AUGMENTS: dict[str, Callable[..., Augment | Mixed]] = {
     "erasing": erasing,
     "mixup": mixup,
     "cutmix": cutmix,
+    "drop_codes": drop_codes,
     "chain": chain,
 }

@@ -10,6 +10,7 @@ from limbeck.data.sources.episodes import episodes
 from limbeck.data.sources.idx import idx
 from limbeck.data.sources.images import image_folder
 from limbeck.data.sources.source import Source
+from limbeck.data.sources.texts import texts
 from limbeck.data.sources.windows import windows
 from limbeck.errors import DataError
 
@@ -19,6 +20,7 @@ SOURCES: dict[str, Callable[..., Source]] = {
     "cifar10": cifar10,
     "idx": idx,
     "arrays": arrays,
+    "texts": texts,
     "windows": windows,
     "episodes": episodes,
 }

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from limbeck.data.window import Origin
 from limbeck.data.worlds import World
+from limbeck.edge.tokenizer import Tokenizer
 from limbeck.errors import DataError
 
 DATA = "LIMBECK_DATA"
@@ -38,6 +39,7 @@ class Part:
         assigned: [N] int8, the split that a sample has already, as its place in `splits.NAMES`; -1: it is to be
             divided. None: all are.
         origin: [N] int16, 0 for old samples and i for those of the i-th of the source's `windows`; None: all are old.
+        texts: of texts, starts a pass over the N texts themselves, None in the place of one that is not known.
 
     """
 
@@ -45,6 +47,7 @@ class Part:
     samples: Callable[[], Iterator[NDArray[Any] | Broken]]
     assigned: NDArray[np.int8] | None = None
     origin: NDArray[np.int16] | None = None
+    texts: Callable[[], Iterator[str | None]] | None = None
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ class Source:
         windows: where new samples came from, when they stand beside old ones.
         world: of decisions: the world that they are made in, where a metric may play.
         beside: folders that belong to the data, by name, each with what fills it; they are sealed with the splits.
+        tokenizer: of texts, what made their codes and travels with the model.
 
     """
 
@@ -71,6 +75,7 @@ class Source:
     windows: tuple[Origin, ...] = ()
     world: World | None = None
     beside: Mapping[str, Callable[[Path], None]] = field(default_factory=dict)
+    tokenizer: Tokenizer | None = None
 
 
 def in_memory(x: NDArray[Any], y: NDArray[Any]) -> Part:

@@ -1,6 +1,7 @@
 """Old samples in the splits they have, and behind them windows of new ones that are still to be divided."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import compress
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,10 +11,11 @@ from numpy.typing import NDArray
 from pydantic import Field, NonNegativeInt
 
 from limbeck.data.content import fingerprints
-from limbeck.data.prepared import NAMES, Meta, read, read_meta
+from limbeck.data.prepared import NAMES, Meta, read, read_meta, read_texts, tokenizer_file
 from limbeck.data.sources.arrays import streamed
 from limbeck.data.sources.source import Part, Source, located
 from limbeck.data.window import UNLABELLED, Origin, Window, read_window
+from limbeck.edge import tokenizer
 from limbeck.errors import DataError
 
 HOW = "Expected a folder that `prepare` wrote."
@@ -87,7 +89,15 @@ def windows(
             yield from compress(streamed(folder, "x"), mask)
 
     part = Part(np.concatenate(labels), samples, np.concatenate(assigned), np.concatenate(origins))
-    return Source(meta.name, names, part, windows=told)
+    if (file := tokenizer_file(old)) is None:
+        return Source(meta.name, names, part, windows=told)
+
+    def texts() -> Iterator[str | None]:  # a window holds codes alone
+        for split, mask in zip(NAMES, masks, strict=True):
+            yield from compress(read_texts(old, split), mask)
+        yield from (None for mask in new for _ in range(int(mask.sum())))
+
+    return Source(meta.name, names, replace(part, texts=texts), windows=told, tokenizer=tokenizer.read(file))
 
 
 def _replayed(y: NDArray[np.int64], share: float, chance: np.random.Generator) -> NDArray[np.bool_]:

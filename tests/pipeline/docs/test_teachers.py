@@ -24,7 +24,7 @@ def test_every_section_on_the_page_is_one_that_params_take(text: str) -> None:
 
 def test_the_page_shows_every_kind_of_teacher() -> None:
     shown = {yaml.safe_load(text)["teacher"]["use"] for kind, _, text in BLOCKS if kind == "yaml"}
-    assert shown | {"train", "checkpoint"} == {tag.removeprefix("use=") for tag in params.TEACHERS}
+    assert shown | {"train", "checkpoint", "encoder"} == {tag.removeprefix("use=") for tag in params.TEACHERS}
 
 
 @pytest.fixture
