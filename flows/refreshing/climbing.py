@@ -111,7 +111,7 @@ class Refresh(Shipping):
         acted = [each.ended for each in told if each.outcome in ("champion", "canary") and each.ended]
         looked = look(
             place, self.target, champion, pending, self.rules,
-            variant=self.variant(place), contract=self.contract(place), now=now, last_action=max(acted, default=None),
+            variant=self.variant(place), contract=self.wanted(place), now=now, last_action=max(acted, default=None),
         )  # fmt: skip
         for told_line in looked.report.lines():
             self.say(told_line)
@@ -140,7 +140,7 @@ class Refresh(Shipping):
                 f"refresh {told[-1].number} had the same windows ({told[-1].outcome}: {told[-1].why}): waits for others"
             )
         situation = Situation(
-            base=yaml.safe_load((place / "params.yaml").read_text(encoding="utf-8")),
+            base=self.params(place),
             target=self.target,
             champion=champion,
             windows=tuple(pending),
@@ -155,7 +155,7 @@ class Refresh(Shipping):
         opened = Story(
             model=self.model, target=self.target, number=told[-1].number + 1 if told else 1, began=now, champion=version, workspace=place,
             windows=[self.source(folder) for folder in pending], asked=why,
-            looked=seen, tries=[self.planned(step, champion, pending, past) for step in steps],
+            looked=seen, contract=self.wanted(place), tries=[self.planned(step, champion, pending, past) for step in steps],
         )  # fmt: skip
         for step in steps:
             if step.params is not None and not dry:
@@ -208,7 +208,7 @@ class Refresh(Shipping):
         """What a request asks of this target's ladder, None without one."""
         if request is None or request.new_classes is None:
             return None
-        base = yaml.safe_load((place / "params.yaml").read_text(encoding="utf-8"))
+        base = self.params(place)
         return requests.for_classes(
             request.new_classes, base, known=read_meta(place / "data").classes, labelled=labelled, rules=self.rules.requests
         )  # fmt: skip

@@ -75,6 +75,6 @@ def _meaning(base: Path, request: TaskRequest, rules: Rules) -> Meaning:
     _, place = one.champion()
     _, _, latency = one.measured(place)
     return requests.for_budget(
-        asked, yaml.safe_load((place / "params.yaml").read_text(encoding="utf-8")), Champion.of(place, asked.target),
+        asked, one.params(place), Champion.of(place, asked.target),
         variant=one.variant(place), latency=latency, rules=rules.requests,
     )  # fmt: skip

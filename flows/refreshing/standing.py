@@ -18,7 +18,7 @@ from limbeck.data.prepared import read_meta
 from limbeck.edge import manifest as manifest_file
 from limbeck.errors import LimbeckError, ParamsError
 from limbeck.params import ContractParams
-from limbeck.refresh import gate
+from limbeck.refresh import gate, story
 from limbeck.refresh.story import Story
 from limbeck.tracking import promotion, registry
 from limbeck.tracking.server import home_of, tracking_uri
@@ -107,8 +107,19 @@ class Standing:
         return decision["variant"]
 
     def contract(self, place: Path) -> ContractParams:
-        """What the champion keeps."""
+        """What a workspace's student has to keep."""
         return params_file.load(place / "params.yaml").targets[self.target].contract
+
+    def wanted(self, place: Path) -> ContractParams:
+        """What a person asked of it: a refresh may hold its rungs to less, and says so (`limbeck.refresh.rungs`)."""
+        asked = story.read(place.parent).contract if (place.parent / story.STORY).is_file() else None
+        return self.contract(place) if asked is None else asked
+
+    def params(self, place: Path) -> dict[str, Any]:
+        """The params.yaml of a workspace, parsed, with the contract that a person asked for."""
+        found: dict[str, Any] = yaml.safe_load((place / "params.yaml").read_text(encoding="utf-8"))
+        found["targets"][self.target]["contract"] = self.wanted(place).model_dump(mode="json")
+        return found
 
     def learned(self, place: Path) -> set[str]:
         """Digests of the windows that the champion of a workspace, or one before it, has learned from."""

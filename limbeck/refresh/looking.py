@@ -19,7 +19,7 @@ from limbeck.drift import Report, Signals, detect, picture, signals_of
 from limbeck.drift.signals import joined
 from limbeck.drift.two_samples import subsample
 from limbeck.edge.usage import softmax
-from limbeck.evaluation import predict
+from limbeck.evaluation import Scores, predict
 from limbeck.params import ContractParams
 from limbeck.pictures import png
 from limbeck.refresh.gate import answered, staleness
@@ -128,7 +128,12 @@ def look(
         told.append(answers(found.x, labels))
         rows = subsample(len(found.x), rules.drift.max_samples, rules.seed)
         shipped += [logits_BK.argmax(1) for logits_BK in answered(file, found.x[rows], threads=rules.threads)]
-    window, said = joined(parts), together(told)
+    window, said, before = joined(parts), together(told), answers(*validation)
+    num_new, split = sum(read_window(folder).about.counts.labelled for folder in windows), rules.ladder.split
+    mixes = [
+        (meta.counts[name], num_new * (share or 0.0))
+        for name, share in (("validation", split.validation), ("test", split.test))
+    ]
     report = detect(
         reference, window, rules.drift, seed=rules.seed, now=now, last_action=last_action, classes=meta.classes
     )
@@ -136,8 +141,10 @@ def look(
         report,
         reference,
         window,
-        _feedback(workspace / "metrics" / target, reference, said, np.concatenate(shipped), rules, variant, contract),
-        label_free(answers(*validation), said, rules.gate.bootstrap, rules.gate.seed),
+        _feedback(
+            workspace / "metrics" / target, before, said, np.concatenate(shipped), mixes, rules, variant, contract
+        ),
+        label_free(before, said, rules.gate.bootstrap, rules.gate.seed),
         dict(labelled),
         tuple(name for name in labelled if name not in meta.classes),
         meta.classes,
@@ -150,10 +157,22 @@ def together(told: Sequence[Answers]) -> Answers:
 
 
 def _feedback(
-    metrics: Path, reference: Signals, said: Answers, shipped: NDArray[np.int64], rules: Rules, variant: str,
-    contract: ContractParams,
+    metrics: Path, before: Answers, said: Answers, shipped: NDArray[np.int64], mixes: Sequence[tuple[float, float]],
+    rules: Rules, variant: str, contract: ContractParams,
 ) -> Feedback:  # fmt: skip
-    """How far quality fell and how good the teacher is, where people labelled; what the contract leaves."""
+    """How far quality fell and how good the teacher is, where people labelled; what the contract leaves.
+
+    Args:
+        metrics: the champion's.
+        before: to old samples.
+        said: to new ones.
+        shipped: what the file that ships said to these.
+        mixes: how many old and new samples each split of a rung will have.
+        rules: of the gate.
+        variant: that ships.
+        contract: as its user wrote it.
+
+    """
     quality, latency = (
         json.loads((metrics / f"{name}.json").read_text(encoding="utf-8")) for name in ("quality", "latency")
     )
@@ -161,9 +180,27 @@ def _feedback(
     known = said.where(said.is_known)
     if not len(known.truth):
         return Feedback(quality_room=room, unpruned_fits=fits)
-    answers = (known.student, known.teacher_NK.argmax(1))
-    student, teacher = (np.asarray(answer == known.truth, np.float64) for answer in answers)
+    (old_student, old_teacher), (student, teacher) = _rights(before), _rights(known)
     stale = staleness(teacher, student, rules.gate)
-    fell = None if reference.labelled is None else float(reference.labelled.mean() - student.mean())
-    lead = float(student.mean() - (shipped[said.is_known] == known.truth).mean())
-    return Feedback(fell, stale.lead["value"], room, fits, stale.why, lead)
+
+    def mixed(old: Scores, new: Scores) -> list[float]:
+        return [
+            (num_old * float(old.mean()) + num_new * float(new.mean())) / (num_old + num_new)
+            for num_old, num_new in mixes
+        ]
+
+    return Feedback(
+        fell=float(old_student.mean() - student.mean()),
+        teacher_lead=stale.lead["value"],
+        quality_room=room,
+        unpruned_fits=fits,
+        stale=stale.why,
+        float_lead=float(student.mean() - (shipped[said.is_known] == known.truth).mean()),
+        stands=min(mixed(old_student, student)),
+        behind=max(mixed(old_teacher - old_student, teacher - student)),
+    )
+
+
+def _rights(said: Answers) -> tuple[Scores, Scores]:
+    """[N] each: 1 where student and where teacher are right."""
+    return tuple(np.asarray(answer == said.truth, np.float64) for answer in (said.student, said.teacher_NK.argmax(1)))  # type: ignore[return-value]

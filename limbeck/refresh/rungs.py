@@ -11,6 +11,7 @@ samples, and ends in exported files. Each is a pure function of a `Situation`; n
 
 import copy
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -206,6 +207,8 @@ class Feedback:
         unpruned_fits: whether the student before its cut would keep the clauses about bytes, time and memory.
         stale: why the teacher is out of date; empty where it is not (see `gate.staleness`).
         float_lead: the float student's quality on the new samples that people labelled, less that of the file that ships.
+        stands: its quality on the samples of a rung, old and new, validation or test, whichever is less.
+        behind: how much better its teacher is on these, whichever is more.
 
     """
 
@@ -215,6 +218,8 @@ class Feedback:
     unpruned_fits: bool | None = None
     stale: str = ""
     float_lead: float | None = None
+    stands: float | None = None
+    behind: float | None = None
 
 
 def room_of(quality: Mapping[str, Any], variant: str, contract: ContractParams) -> float:
@@ -370,6 +375,7 @@ def params_of(rung: Rung, situation: Situation) -> dict[str, Any]:
     target = copy.deepcopy(dict(situation.section))
     rules, champion = situation.rules, situation.champion
     made["targets"] = {situation.target: target}
+    target["contract"] |= dict(_held_to(target["contract"], situation.feedback))
     made["data"] = {
         "source": {
             "use": "windows", "base": str(champion.data), "folders": [str(window) for window in situation.windows],
@@ -433,6 +439,8 @@ def is_enough(gain: float, fell: float | None, rules: LadderRules) -> bool:
 def _changes(rung: Rung, situation: Situation) -> Iterable[str]:
     """What the feedback made of a rung, in words."""
     known, rules = situation.feedback, situation.rules.feedback
+    for clause, value in _held_to(situation.section["contract"], known):
+        yield f"held to {clause} {value:g}, not {situation.section['contract'][clause]:g}: the champion does no better here"
     if rung == "recalibrate":
         return
     if situation.rates_share < 1:
@@ -443,6 +451,17 @@ def _changes(rung: Rung, situation: Situation) -> Iterable[str]:
         yield f"not cut: quality fell by {known.fell:.3f}, and the contract has room for the uncut student"
     if rung == "distil" and situation.cuts_more:
         yield f"cut by {rules.ratio:g} more: {known.quality_room:.3f} of quality to spare"
+
+
+def _held_to(contract: Mapping[str, Any], known: Feedback) -> Iterable[tuple[str, float]]:
+    """Clauses about quality that the champion itself would break on a rung's samples, as it would keep them.
+
+    A world that became harder would otherwise leave it in its place, as the only one that nobody holds to anything.
+    """
+    if known.stands is not None and contract["min_quality"] is not None and known.stands < contract["min_quality"]:
+        yield "min_quality", math.floor(1000 * max(0.0, known.stands)) / 1000
+    if known.behind is not None and contract["max_drop"] is not None and known.behind > contract["max_drop"]:
+        yield "max_drop", math.ceil(1000 * known.behind) / 1000
 
 
 def _start(

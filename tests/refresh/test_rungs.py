@@ -136,6 +136,23 @@ def test_a_student_that_ships_in_float_has_no_ranges_to_take_anew(situation: Sit
     assert isinstance(made("norms", in_float)[1].quantize, Unused)
 
 
+def test_in_a_world_that_became_harder_nothing_is_held_to_more_than_the_champion_keeps(situation: Situation) -> None:
+    asked = {"min_quality": 0.85, "max_drop": 0.02}
+    base = copy.deepcopy(dict(situation.base))
+    base["targets"]["sensor"]["contract"] |= asked
+    harder = Feedback(fell=0.3, stands=0.8216, behind=0.1001)
+    for step in ladder(replace(situation, base=base, feedback=harder)):
+        assert step.params is not None
+        held = step.params["targets"]["sensor"]["contract"]
+        assert (held["min_quality"], held["max_drop"]) == (0.821, 0.101)
+        assert "held to min_quality 0.821, not 0.85: the champion does no better here" in step.changes
+    for known in (Feedback(), Feedback(stands=0.9, behind=0.01)):
+        for step in ladder(replace(situation, base=base, feedback=known)):
+            assert step.params is not None
+            assert step.params["targets"]["sensor"]["contract"].items() >= asked.items()
+    assert base["targets"]["sensor"]["contract"].items() >= asked.items()
+
+
 @pytest.mark.parametrize(("lead", "skipped"), [(None, ""), (0.02, ""), (0.004, "it is not its ranges that fail")])
 def test_ranges_are_taken_anew_only_where_the_float_student_knows_better(
     situation: Situation, lead: float | None, skipped: str
