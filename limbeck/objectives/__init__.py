@@ -17,6 +17,7 @@ from limbeck.objectives.adaptive import adaptive
 from limbeck.objectives.attention import Attention
 from limbeck.objectives.batch import Batch, Loss, Objective
 from limbeck.objectives.combine import Sum
+from limbeck.objectives.correcting import Corrected
 from limbeck.objectives.features import Hint, relational, similarity
 from limbeck.objectives.learned import Learned, Learner, Supplies, answered, learned_of
 from limbeck.objectives.logits import cross_entropy, dist, dkd, kd, standardized
@@ -25,7 +26,7 @@ from limbeck.objectives.schedules import Schedule, ends, is_schedule, read
 from limbeck.params import DistillParams, Unused
 
 __all__ = [
-    "LOSSES", "ON_FEATURES", "Attention", "Batch", "Hint", "Learned", "Learner", "Loss", "Momentum", "Mutual",
+    "LOSSES", "ON_FEATURES", "Attention", "Batch", "Corrected", "Hint", "Learned", "Learner", "Loss", "Momentum", "Mutual",
     "Objective", "Supplies", "adaptive", "cross_entropy", "dist", "dkd", "features_for", "kd", "learned_of",
     "loss_of", "objective_of", "on_head", "on_logits", "relational", "similarity", "standardized", "supplies_of",
 ]  # fmt: skip
@@ -157,6 +158,7 @@ LOSSES: dict[str, Callable[..., Any]] = {
     "mutual": Mutual,
     "momentum": Momentum,
     "sum": Sum,
+    "corrected": Corrected,
 }
 ON_FEATURES = ("similarity", "hint", "relational")
 """Losses that need `label.features: true`."""
