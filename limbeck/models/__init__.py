@@ -22,12 +22,14 @@ from limbeck.models.ensemble import ensemble
 from limbeck.models.mlp import mlp
 from limbeck.models.mobilenet import mobilenet
 from limbeck.models.resnet import resnet
+from limbeck.models.resnet1d import resnet1d
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnet": resnet,
     "convnet": convnet,
     "mobilenet": mobilenet,
     "mlp": mlp,
+    "resnet1d": resnet1d,
     "ensemble": ensemble,
 }
 
