@@ -8,7 +8,9 @@ from limbeck.data.sources.cifar10 import cifar10
 from limbeck.data.sources.digits import digits
 from limbeck.data.sources.idx import idx
 from limbeck.data.sources.images import image_folder
+from limbeck.data.sources.series import series
 from limbeck.data.sources.source import Source
+from limbeck.data.sources.watch import watch
 from limbeck.data.sources.windows import windows
 from limbeck.errors import DataError
 
@@ -18,6 +20,8 @@ SOURCES: dict[str, Callable[..., Source]] = {
     "cifar10": cifar10,
     "idx": idx,
     "arrays": arrays,
+    "series": series,
+    "watch": watch,
     "windows": windows,
 }
 
