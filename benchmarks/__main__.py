@@ -21,6 +21,7 @@ from benchmarks import (
     ort,
     prepare,
     refresh,
+    series,
     sparsity,
     training,
     windows,
@@ -40,11 +41,12 @@ BENCHMARKS = {
     "ort": ort,
     "prepare": prepare,
     "refresh": refresh,
+    "series": series,
     "sparsity": sparsity,
     "training": training,
     "windows": windows,
 }
-ON_DATA = ("int8", "loops")
+ON_DATA = ("int8", "loops", "series")
 LONG = ("drift", "faults", "refresh")
 
 
@@ -53,7 +55,7 @@ def main(
         list[str] | None,
         typer.Argument(
             help=f"Of {', '.join(BENCHMARKS)}. Default: all but {', '.join(LONG)}, in this order "
-            f"({' and '.join(ON_DATA)} need $LIMBECK_DATA)."
+            f"({', '.join(ON_DATA)} need $LIMBECK_DATA)."
         ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Where the results go.")] = ROOT / "benchmarks" / "results",
