@@ -22,6 +22,7 @@ from benchmarks import (
     policy,
     prepare,
     refresh,
+    series,
     sparsity,
     training,
     windows,
@@ -42,11 +43,12 @@ BENCHMARKS = {
     "policy": policy,
     "prepare": prepare,
     "refresh": refresh,
+    "series": series,
     "sparsity": sparsity,
     "training": training,
     "windows": windows,
 }
-ON_DATA = ("int8", "loops")
+ON_DATA = ("int8", "loops", "series")
 LONG = ("drift", "faults", "refresh")
 OF_A_RUN = ("policy",)
 """Needs the workspace of its recipe."""
@@ -57,7 +59,7 @@ def main(
         list[str] | None,
         typer.Argument(
             help=f"Of {', '.join(BENCHMARKS)}. Default: all but {', '.join((*LONG, *OF_A_RUN))}, in this order "
-            f"({' and '.join(ON_DATA)} need $LIMBECK_DATA)."
+            f"({', '.join(ON_DATA)} need $LIMBECK_DATA)."
         ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Where the results go.")] = ROOT / "benchmarks" / "results",

@@ -30,6 +30,7 @@ IMAGES = st.sampled_from([(9, 7, 3), (8, 8, 1), (8, 8, 3), (5, 11, 2)])  # odd a
 FEATURES = st.sampled_from([(12,), (5,)])
 CODES = st.sampled_from([(9,), (3,)])
 NUM_CODES = 50
+SERIES = st.sampled_from([(17, 3), (32, 6), (9, 1)])
 WIDTHS = st.sampled_from([6, 4, 8, 3])
 
 
@@ -41,7 +42,7 @@ def model_of(use: str, shape: st.SearchStrategy[tuple[int, ...]], **sizes: Any) 
 
 def spec_of(model: Component, shape: tuple[int, ...], num_classes: int) -> Spec:
     is_image = len(shape) == 3
-    channels, centre, spread = (shape[2], 120.0, 60.0) if is_image else (shape[0], 0.0, 1.0)
+    channels, centre, spread = (shape[-1], 120.0, 60.0) if is_image else (shape[-1], 0.0, 1.0)
     return Spec(
         model=model, shape=shape, dtype="uint8" if is_image else "float32", classes=tuple("abcd"[:num_classes]),
         mean=(centre,) * channels, std=(spread,) * channels,
@@ -86,6 +87,7 @@ ZOO: dict[str, st.SearchStrategy[Spec]] = {
         heads=st.sampled_from([2, 4]),
         depth=st.sampled_from([1, 2]),
     ),
+    "resnet1d": model_of("resnet1d", SERIES, depth=st.sampled_from([2, 1, 3]), kernel=st.sampled_from([5, 3, 1])),
 }
 RATIOS = st.sampled_from([0.5, 0.3, 0.8])
 FEW = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
@@ -266,6 +268,14 @@ def test_convolutions_refuse_features_and_name_what_takes_them(use: str) -> None
     depth = {"resnet": 8, "convnet": 2, "mobilenet": 3}[use]
     with pytest.raises(ComponentError, match=rf"{use} takes images, found samples of shape \(12,\); choose mlp"):
         models.build(spec_of(Component(use=use, width=4, depth=depth), (12,), 3))
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 3), (12,)])
+def test_a_network_over_time_refuses_what_has_none(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ComponentError, match=r"resnet1d takes sequences \[T, C\], found samples of shape"):
+        models.build(spec_of(Component(use="resnet1d", width=4, depth=1, kernel=3), shape, 3))
+    with pytest.raises(ComponentError, match="kernel is 4; expected an odd number of steps"):
+        models.build(spec_of(Component(use="resnet1d", width=4, depth=1, kernel=4), (8, 2), 3))
 
 
 @pytest.mark.parametrize("depth", [2, 4, 0])

@@ -62,6 +62,48 @@ def divide(y: NDArray[np.int64], params: SplitParams, seed: int) -> dict[SplitNa
     return parts
 
 
+def divide_groups(
+    y: NDArray[np.int64], groups: NDArray[np.int64], classes: tuple[str, ...], params: SplitParams, seed: int
+) -> dict[SplitName, NDArray[np.int64]]:
+    """Index sets as `divide` gives them, of whole groups: in an order drawn by seed each goes where its classes lack most.
+
+    Args:
+        y: [N] class indices.
+        groups: [N] of each sample.
+        classes: their names, for messages.
+        params: shares; they are met as nearly as groups allow.
+        seed: of the order.
+
+    Raises:
+        DataError: a class has too few groups to stand in train, validation and test.
+
+    """
+    shares = {"train": 1 - (params.test or 0) - (params.validation or 0) - params.calibration, "test": params.test,
+              "validation": params.validation, "calibration": params.calibration}  # fmt: skip
+    taken: list[SplitName] = [name for name in NAMES if shares[name] is not None]
+    numbers, of_sample = np.unique(groups, return_inverse=True)
+    num_classes = int(y.max()) + 1
+    counts_GK = np.bincount(of_sample * num_classes + y, minlength=len(numbers) * num_classes).reshape(-1, num_classes)
+    lack_SK = np.outer([shares[name] for name in taken], counts_GK.sum(axis=0)).astype(np.float64)
+    owners = np.full(len(numbers), -1)
+    order = np.random.default_rng(seed).permutation(len(numbers))
+    for left, group in zip(range(len(order), 0, -1), order, strict=True):
+        empty = [split for split in range(len(taken)) if split not in owners]
+        allowed = empty if left <= len(empty) else range(len(taken))
+        owner = max(allowed, key=lambda split: float(counts_GK[group] @ lack_SK[split]))
+        owners[group] = owner
+        lack_SK[owner] -= counts_GK[group]
+    parts = {name: np.flatnonzero(owners[of_sample] == split) for split, name in enumerate(taken)}
+    for name in (name for name in taken if name != "calibration"):
+        missing = np.setdiff1d(y, y[parts[name]])
+        if missing.size:
+            raise DataError(
+                f"class {classes[missing[0]]} has {int((counts_GK[:, missing[0]] > 0).sum())} groups (recordings, people), none of "
+                f"which is left for {name}; windows of one group stay together. Add recordings, or change data.split or seed."
+            )
+    return parts
+
+
 def deal(strata: NDArray[np.int64], params: SplitParams, seed: int) -> NDArray[np.int8]:
     """The split of each sample, as its place in `NAMES`: seeded, and stratified however small the strata are.
 
@@ -144,7 +186,7 @@ def write(
     for part in filter(None, (source.train, source.test)):
         _check_labels(source, part.labels)
     is_assigned = source.train.assigned is not None
-    if not is_assigned:
+    if not is_assigned and source.train.groups is None:
         _check_classes(source, params)
     if (source.test is None) == (params.test is None):
         raise DataError(
@@ -152,7 +194,13 @@ def write(
             if source.test is None
             else f"source {source.name!r} brings its own test split; set data.split.test to null."
         )
-    parts = complete(source, params, seed) if is_assigned else divide(source.train.labels, params, seed)
+    if is_assigned:
+        parts = complete(source, params, seed)
+    elif source.train.groups is not None:
+        _check_groups(source)
+        parts = divide_groups(source.train.labels, source.train.groups, source.classes, params, seed)
+    else:
+        parts = divide(source.train.labels, params, seed)
     passes = [(source.train, parts)]
     if source.test is not None:
         passes.append((source.test, {"test": np.arange(len(source.test.labels))}))
@@ -228,6 +276,17 @@ def _check_classes(source: Source, params: SplitParams) -> None:
         raise DataError(
             f"source {source.name!r} has too few samples of {', '.join(short[:SHOWN])}{more}; expected at least "
             f"{expected} of each class, one for each split that is taken. Add some, or leave the class out."
+        )
+
+
+def _check_groups(source: Source) -> None:
+    """What trains must not be examined."""
+    own = None if source.test is None else source.test.groups
+    both = np.intersect1d([] if own is None else own, [] if source.train.groups is None else source.train.groups)
+    if both.size:
+        raise DataError(
+            f"source {source.name!r} has {both.size} groups (recordings, people) in train and in its own test split; expected "
+            "none. Move each to one side."
         )
 
 

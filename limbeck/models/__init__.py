@@ -23,6 +23,7 @@ from limbeck.models.ensemble import ensemble
 from limbeck.models.mlp import mlp
 from limbeck.models.mobilenet import mobilenet
 from limbeck.models.resnet import resnet
+from limbeck.models.resnet1d import resnet1d
 from limbeck.models.text import ngram_embedding, text_transformer
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
@@ -33,6 +34,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "ngram_embedding": ngram_embedding,
     "text_transformer": text_transformer,
     "bert": bert,
+    "resnet1d": resnet1d,
     "ensemble": ensemble,
 }
 

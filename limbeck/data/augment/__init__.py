@@ -18,6 +18,7 @@ from limbeck.data.augment.geometry import affine, crop_flip
 from limbeck.data.augment.identity import none
 from limbeck.data.augment.mixing import cutmix, mixup
 from limbeck.data.augment.randaugment import randaugment
+from limbeck.data.augment.series import jitter, scaling, tempo
 from limbeck.data.augment.views import Augment, Blend, Mix, Mixed, Views
 from limbeck.errors import ComponentError
 
@@ -67,6 +68,9 @@ AUGMENTS: dict[str, Callable[..., Augment | Mixed]] = {
     "color_jitter": color_jitter,
     "randaugment": randaugment,
     "erasing": erasing,
+    "jitter": jitter,
+    "scaling": scaling,
+    "tempo": tempo,
     "mixup": mixup,
     "cutmix": cutmix,
     "drop_codes": drop_codes,

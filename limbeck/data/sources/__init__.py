@@ -9,8 +9,10 @@ from limbeck.data.sources.digits import digits
 from limbeck.data.sources.episodes import episodes
 from limbeck.data.sources.idx import idx
 from limbeck.data.sources.images import image_folder
+from limbeck.data.sources.series import series
 from limbeck.data.sources.source import Source
 from limbeck.data.sources.texts import texts
+from limbeck.data.sources.watch import watch
 from limbeck.data.sources.windows import windows
 from limbeck.errors import DataError
 
@@ -21,6 +23,8 @@ SOURCES: dict[str, Callable[..., Source]] = {
     "idx": idx,
     "arrays": arrays,
     "texts": texts,
+    "series": series,
+    "watch": watch,
     "windows": windows,
     "episodes": episodes,
 }

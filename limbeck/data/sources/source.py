@@ -35,11 +35,13 @@ class Part:
     Attributes:
         labels: [N] int64 class indices.
         samples: starts a pass over the N raw samples, as a device will feed them: uint8 [H, W, C] for images,
-            [F] for features; a `Broken` in the place of one that cannot be read.
+            [T, C] for sequences, [F] for features; a `Broken` in the place of one that cannot be read.
         assigned: [N] int8, the split that a sample has already, as its place in `splits.NAMES`; -1: it is to be
             divided. None: all are.
         origin: [N] int16, 0 for old samples and i for those of the i-th of the source's `windows`; None: all are old.
         texts: of texts, starts a pass over the N texts themselves, None in the place of one that is not known.
+        groups: [N] int64, what must not stand in two splits, such as the recording that overlapping windows come from;
+            None: each sample stands alone. Not beside `assigned`.
 
     """
 
@@ -48,6 +50,7 @@ class Part:
     assigned: NDArray[np.int8] | None = None
     origin: NDArray[np.int16] | None = None
     texts: Callable[[], Iterator[str | None]] | None = None
+    groups: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "color_jitter": {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4},
     "randaugment": {"num_ops": 2, "magnitude": 9},
     "erasing": {"probability": 0.5, "area": 0.3},
+    "drop_codes": {"probability": 0.3},
+    "jitter": {"share": 0.1},
+    "scaling": {"scale": 0.2},
+    "tempo": {"speed": 0.2, "shift": 2},
     "mixup": {"alpha": 0.4, "probability": 0.8},
     "cutmix": {"alpha": 1.0, "probability": 0.8},
     "chain": {"steps": [*CHAIN, {"use": "cutmix", "alpha": 1.0, "probability": 1.0}]},
@@ -35,6 +39,16 @@ def images(num: int = 12, size: int = 8, channels: int = 3) -> NDArray[np.uint8]
     return np.random.default_rng(0).integers(0, 256, (num, size, size, channels), dtype=np.uint8)
 
 
+def samples(use: str, num: int = 12, size: int = 8, channels: int = 3) -> NDArray[Any]:
+    """Of the kind that an augmentation takes."""
+    whole = images(num, size, channels)
+    if use in SERIES:
+        return whole[:, :, 0].astype(np.float32)
+    return 1 + whole.reshape(num, -1).astype(np.int32) if use in CODES else whole
+
+
+SERIES = {"jitter", "scaling", "tempo"}
+CODES = {"drop_codes"}
 every = pytest.mark.parametrize("use", AUGMENTS)
 
 
@@ -47,7 +61,7 @@ every = pytest.mark.parametrize("use", AUGMENTS)
 def test_a_view_has_the_same_pixels_whatever_batch_asks_for_it(
     use: str, view: int, seed: int, size: int, channels: int, indices: list[int]
 ) -> None:
-    x = images(40, size, channels)
+    x = samples(use, 40, size, channels)
     whole, blend = Views(x, make(use, **SETTINGS[use]), seed).blended(view, torch.arange(40))
     again = Views(x, make(use, **SETTINGS[use]), seed)
     some, some_blend = again.blended(view, torch.tensor(indices))
@@ -62,12 +76,13 @@ def test_a_view_has_the_same_pixels_whatever_batch_asks_for_it(
 @every
 def test_views_keep_shape_and_dtype_and_differ_with_number_and_seed(use: str) -> None:
     indices = torch.arange(12)
-    views = Views(images(), make(use, **SETTINGS[use]), seed=3)
+    x = samples(use)
+    views = Views(x, make(use, **SETTINGS[use]), seed=3)
     first, second = views.get(0, indices), views.get(1, indices)
-    assert (first.shape, first.dtype) == ((12, 8, 8, 3), torch.uint8)
+    assert (first.shape, first.dtype) == (x.shape, torch.from_numpy(x).dtype)
     if use != "none":
         assert not torch.equal(first, second)
-        assert not torch.equal(first, Views(images(), views_augment(use), seed=4).get(0, indices))
+        assert not torch.equal(first, Views(x, views_augment(use), seed=4).get(0, indices))
 
 
 def views_augment(use: str) -> Augment | Mixed:
@@ -79,7 +94,7 @@ def test_views_start_again_after_the_last() -> None:
     assert torch.equal(views.get(1, torch.arange(12)), views.get(4, torch.arange(12)))
 
 
-@pytest.mark.parametrize("use", sorted(set(AUGMENTS) - {"none", "mixup", "chain"}))
+@pytest.mark.parametrize("use", sorted(set(AUGMENTS) - SERIES - CODES - {"none", "mixup", "chain"}))
 def test_what_changes_images_refuses_features(use: str) -> None:
     features = np.zeros((6, 5), np.float32)
     with pytest.raises(ComponentError, match=rf"'{use}' takes images, found samples of shape \(5,\); choose none or"):
