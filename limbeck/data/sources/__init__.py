@@ -9,6 +9,7 @@ from limbeck.data.sources.digits import digits
 from limbeck.data.sources.idx import idx
 from limbeck.data.sources.images import image_folder
 from limbeck.data.sources.source import Source
+from limbeck.data.sources.wavs import wavs
 from limbeck.data.sources.windows import windows
 from limbeck.errors import DataError
 
@@ -18,6 +19,7 @@ SOURCES: dict[str, Callable[..., Source]] = {
     "cifar10": cifar10,
     "idx": idx,
     "arrays": arrays,
+    "wavs": wavs,
     "windows": windows,
 }
 
