@@ -1,6 +1,7 @@
 """Augmentations: components that make numbered views of a split (see `views.py`).
 
-`chain` joins several; a mixing one comes last. Raw images are whole values 0 to 255.
+`chain` joins several; a mixing one comes last. Raw images are whole values 0 to 255,
+sound is int16.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ from limbeck.data.augment.identity import none
 from limbeck.data.augment.mixing import cutmix, mixup
 from limbeck.data.augment.randaugment import randaugment
 from limbeck.data.augment.views import Augment, Blend, Mix, Mixed, Views
+from limbeck.data.augment.waves import gain, noise, time_shift
 from limbeck.errors import ComponentError
 
 __all__ = ["AUGMENTS", "Augment", "Blend", "Mix", "Mixed", "Views"]
@@ -68,5 +70,8 @@ AUGMENTS: dict[str, Callable[..., Augment | Mixed]] = {
     "erasing": erasing,
     "mixup": mixup,
     "cutmix": cutmix,
+    "time_shift": time_shift,
+    "gain": gain,
+    "noise": noise,
     "chain": chain,
 }

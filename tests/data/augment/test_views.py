@@ -26,6 +26,14 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
+WAVES = {
+    "time_shift": {"samples": 3},
+    "gain": {"db": 6},
+    "noise": {"snr_db": [0, 20], "probability": 0.8},
+}
+"""Of sound, in `test_waves.py`."""
+
+
 def make(use: str, **keywords: Any) -> Augment | Mixed:
     made: Augment | Mixed = bind(Component.model_validate({"use": use, **keywords}), AUGMENTS, "augmentation")()
     return made
@@ -35,7 +43,7 @@ def images(num: int = 12, size: int = 8, channels: int = 3) -> NDArray[np.uint8]
     return np.random.default_rng(0).integers(0, 256, (num, size, size, channels), dtype=np.uint8)
 
 
-every = pytest.mark.parametrize("use", AUGMENTS)
+every = pytest.mark.parametrize("use", sorted(set(AUGMENTS) - set(WAVES)))
 
 
 @every
@@ -79,7 +87,7 @@ def test_views_start_again_after_the_last() -> None:
     assert torch.equal(views.get(1, torch.arange(12)), views.get(4, torch.arange(12)))
 
 
-@pytest.mark.parametrize("use", sorted(set(AUGMENTS) - {"none", "mixup", "chain"}))
+@pytest.mark.parametrize("use", sorted(set(AUGMENTS) - {"none", "mixup", "chain", *WAVES}))
 def test_what_changes_images_refuses_features(use: str) -> None:
     features = np.zeros((6, 5), np.float32)
     with pytest.raises(ComponentError, match=rf"'{use}' takes images, found samples of shape \(5,\); choose none or"):
