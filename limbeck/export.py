@@ -20,7 +20,6 @@ from limbeck.evaluation import predict
 from limbeck.models import Network, torch_dtype
 from limbeck.quiet import quiet
 
-
 FOLDED = 1024
 """A constant of no more numbers is folded in any case."""
 
@@ -87,8 +86,12 @@ def simplify_(model: Any) -> None:
 
     def stays(node: Any) -> bool | None:
         """False: the node is not folded; None: as usual."""
-        outputs = sum(math.prod(value.shape.numpy()) for value in node.outputs if value.shape and value.shape.is_static())
-        inputs = sum(value.const_value.size for value in node.inputs if value is not None and value.const_value is not None)
+        outputs = sum(
+            math.prod(value.shape.numpy()) for value in node.outputs if value.shape and value.shape.is_static()
+        )
+        inputs = sum(
+            value.const_value.size for value in node.inputs if value is not None and value.const_value is not None
+        )
         return False if outputs > max(FOLDED, 2 * inputs) else None
 
     optimize_ir(model, should_fold=stays)

@@ -38,7 +38,9 @@ def model_of(use: str, shape: st.SearchStrategy[tuple[int, ...]], **sizes: Any) 
     return specs_of(st.fixed_dictionaries({"use": st.just(use), "width": WIDTHS, **sizes}), shape)
 
 
-def specs_of(keywords: st.SearchStrategy[dict[str, Any]], shape: st.SearchStrategy[tuple[int, ...]]) -> st.SearchStrategy[Spec]:
+def specs_of(
+    keywords: st.SearchStrategy[dict[str, Any]], shape: st.SearchStrategy[tuple[int, ...]]
+) -> st.SearchStrategy[Spec]:
     return st.builds(spec_of, keywords.map(Component.model_validate), shape, st.integers(3, 4))
 
 

@@ -57,7 +57,9 @@ def only(place: Path, content: bytes, **keywords: Any) -> Any:
 
 
 def test_labels_stand_in_folders(tmp_path: Path) -> None:
-    files = {f"{which}/{label}/{n}.wav": wav(tone(50 + n)) for which in ("train", "test") for label in "ba" for n in (1, 2)}
+    files = {
+        f"{which}/{label}/{n}.wav": wav(tone(50 + n)) for which in ("train", "test") for label in "ba" for n in (1, 2)
+    }
     source = wavs(path=folder(tmp_path / "bells", files), rate_hz=RATE, seconds=1.0)
     assert (source.name, source.classes) == ("bells", ("a", "b"))
     assert source.test is not None
@@ -83,7 +85,9 @@ def test_labels_and_the_test_split_stand_in_file_names(tmp_path: Path, packed: b
     assert {int(np.argmax(np.abs(np.fft.rfft(x[:, 0])))) for x in heard(source.train)} == {42, 43}
 
 
-@pytest.mark.parametrize(("width", "expected"), [(1, [-32768, 0, 256, 32512]), (2, [-128, 0, 1, 127]), (3, [-1, 0, 0, 0])])
+@pytest.mark.parametrize(
+    ("width", "expected"), [(1, [-32768, 0, 256, 32512]), (2, [-128, 0, 1, 127]), (3, [-1, 0, 0, 0])]
+)
 def test_sixteen_bits_remain_of_other_widths(tmp_path: Path, width: int, expected: list[int]) -> None:
     found = only(tmp_path, wav([-128, 0, 1, 127], width=width), seconds=4 / RATE)
     assert found[:, 0].tolist() == expected
@@ -162,7 +166,9 @@ def test_broken_recordings_are_counted_and_named_or_left_out(tmp_path: Path) -> 
     path = folder(tmp_path / "in", {**files, "a/20.wav": wav([0] * 9), "b/20.wav": wav(tone(50), 800)})
     shares = SplitParams(test=0.2, validation=0.2, calibration=0.1)
     source = {"use": "wavs", "path": path, "rate_hz": RATE, "seconds": 1.0}
-    with pytest.raises(DataError, match=r"2 of 42 samples cannot be read:\n  a/20.wav: it is silent.*\n  b/20.wav: it has 800"):
+    with pytest.raises(
+        DataError, match=r"2 of 42 samples cannot be read:\n  a/20.wav: it is silent.*\n  b/20.wav: it has 800"
+    ):
         write(tmp_path / "out", opened(source), shares, 0)
     meta = write(tmp_path / "out", opened({**source, "on_error": "skip"}), shares, 0)
     assert (meta.skipped, meta.shape, meta.dtype, len(meta.mean)) == (2, (RATE, 1), "int16", 1)
@@ -200,7 +206,9 @@ def test_a_pattern_is_checked_before_anything_is_read(keywords: dict[str, Any], 
         (["a/1.wav"], {"seconds": 1e-9}, "1e-09 s at 1000 Hz hold no sample"),
     ],
 )
-def test_a_layout_that_is_none_is_refused(tmp_path: Path, names: list[str], keywords: dict[str, Any], said: str) -> None:
+def test_a_layout_that_is_none_is_refused(
+    tmp_path: Path, names: list[str], keywords: dict[str, Any], said: str
+) -> None:
     path = folder(tmp_path / "in", dict.fromkeys(names, wav(tone(50))))
     with pytest.raises(DataError, match=said):
         wavs(**{"path": path, "rate_hz": RATE, "seconds": 1.0, **keywords})

@@ -36,7 +36,9 @@ def sounds(num: int = 3, length: int = RATE) -> NDArray[np.float32]:
     """Chirps under noise, the last third silent."""
     generator = np.random.default_rng(0)
     time = np.arange(length) / RATE
-    chirps = [scipy.signal.chirp(time, generator.uniform(100, 900), 1, generator.uniform(1500, 3900)) for _ in range(num)]
+    chirps = [
+        scipy.signal.chirp(time, generator.uniform(100, 900), 1, generator.uniform(1500, 3900)) for _ in range(num)
+    ]
     x = np.stack(chirps) + 0.01 * generator.normal(size=(num, length))
     x[:, 2 * length // 3 :] = 0
     return x[:, None].astype(np.float32)
@@ -159,7 +161,10 @@ def test_macs_of_the_spectra_are_counted() -> None:
 @pytest.mark.parametrize(
     ("keywords", "said"),
     [
-        ({"hop_ms": 10.0}, "at 8000 Hz a frame of 32 ms is 256 samples and a hop of 10 ms is 80; expected an even frame"),
+        (
+            {"hop_ms": 10.0},
+            "at 8000 Hz a frame of 32 ms is 256 samples and a hop of 10 ms is 80; expected an even frame",
+        ),
         ({"hop_ms": 0.01}, "a hop of 0.01 ms is 0"),
         ({"num_mels": 128}, r"\d+ of 128 mels hold no bin of a frame of 32 ms \(31.25 Hz each\); choose fewer mels"),
         ({"low_hz": 5000.0}, "mels from 5000 to 4000 Hz"),

@@ -18,7 +18,16 @@ from limbeck.data.sources.source import Broken, OnError, Source, located
 from limbeck.errors import DataError
 
 SUFFIXES = {".wav", ".wave"}
-NO_PCM = {2: "ADPCM", 3: "floats", 6: "A-law", 7: "mu-law", 17: "ADPCM", 49: "GSM", 85: "MP3", 65534: "an extended header"}
+NO_PCM = {
+    2: "ADPCM",
+    3: "floats",
+    6: "A-law",
+    7: "mu-law",
+    17: "ADPCM",
+    49: "GSM",
+    85: "MP3",
+    65534: "an extended header",
+}
 """What the formats of a wav are called that `wave` does not read."""
 
 HOW = (
@@ -142,7 +151,9 @@ class _Decoder:
         except (wave.Error, EOFError, RuntimeError) as error:  # RuntimeError: a chunk that ends nowhere
             return Broken(name, _told(str(error)))
         if not num or len(raw) < num * width:
-            return Broken(name, f"it ends after {len(raw) // width:,} of {num:,} samples" if num else "it holds no sample")
+            return Broken(
+                name, f"it ends after {len(raw) // width:,} of {num:,} samples" if num else "it holds no sample"
+            )
         samples = _int16(raw, width)
         if rate_hz != self.rate_hz:
             samples = _resampled(samples, rate_hz, self.rate_hz)

@@ -57,7 +57,9 @@ def test_a_shift_moves_all_of_it_and_lets_zeros_in(samples: int, view: int) -> N
     shift = time_shift(samples=samples)
     draws = shift.draw(12, torch.Generator().manual_seed(view))
     assert draws.abs().max() <= samples
-    for before, after, by in zip(x, shift.apply(torch.from_numpy(x), draws).numpy(), draws[:, 0].int().tolist(), strict=True):
+    for before, after, by in zip(
+        x, shift.apply(torch.from_numpy(x), draws).numpy(), draws[:, 0].int().tolist(), strict=True
+    ):
         expected = np.zeros_like(before)
         if by >= 0:
             expected[by:] = before[: max(0, 50 - by)]
@@ -84,7 +86,9 @@ def test_noise_lies_as_far_below_the_sound_as_it_says(snr_db: int, view: int) ->
 
 def test_some_samples_stay_without_noise_and_silence_stays_silent() -> None:
     x = sound(200)
-    clean = (Views(x, noise(snr_db=(0, 9), probability=0.25), seed=0).get(0, torch.arange(200)).numpy() == x).all((1, 2))
+    clean = (Views(x, noise(snr_db=(0, 9), probability=0.25), seed=0).get(0, torch.arange(200)).numpy() == x).all(
+        (1, 2)
+    )
     assert 0.65 < clean.mean() < 0.85
     silence = np.zeros((12, 50, 1), np.int16)
     assert not Views(silence, noise(snr_db=(0, 9)), seed=0).get(0, ALL).any()
@@ -98,7 +102,9 @@ def test_steps_of_a_chain_act_on_sound() -> None:
 
 @every
 def test_what_changes_sound_refuses_images(use: str) -> None:
-    with pytest.raises(ComponentError, match=rf"'{use}' takes sound and other sequences, found samples of shape \(8, 8, 3\)"):
+    with pytest.raises(
+        ComponentError, match=rf"'{use}' takes sound and other sequences, found samples of shape \(8, 8, 3\)"
+    ):
         Views(images(), make(use, **WAVES[use]), seed=0).get(0, ALL)
 
 
