@@ -26,6 +26,8 @@ from limbeck.models.mobilenet import InvertedResidual
 from limbeck.params import Params, PruneParams, WarmStart
 from limbeck.pruning import cuts_of, prune_
 
+SOUNDS = st.sampled_from([(400, 1), (333, 1)])
+FRONT = {"rate_hz": st.just(1000), "frame_ms": st.just(64.0), "hop_ms": st.just(32.0), "num_mels": st.just(8)}
 IMAGES = st.sampled_from([(9, 7, 3), (8, 8, 1), (8, 8, 3), (5, 11, 2)])  # odd and oblong ones first
 FEATURES = st.sampled_from([(12,), (5,)])
 CODES = st.sampled_from([(9,), (3,)])
@@ -36,15 +38,29 @@ WIDTHS = st.sampled_from([6, 4, 8, 3])
 
 def model_of(use: str, shape: st.SearchStrategy[tuple[int, ...]], **sizes: Any) -> st.SearchStrategy[Spec]:
     """Specs of one architecture: its sizes, the shape of a sample, the number of classes."""
-    keywords = st.fixed_dictionaries({"use": st.just(use), "width": WIDTHS, **sizes})
+    return specs_of(st.fixed_dictionaries({"use": st.just(use), "width": WIDTHS, **sizes}), shape)
+
+
+def specs_of(
+    keywords: st.SearchStrategy[dict[str, Any]], shape: st.SearchStrategy[tuple[int, ...]]
+) -> st.SearchStrategy[Spec]:
     return st.builds(spec_of, keywords.map(Component.model_validate), shape, st.integers(3, 4))
 
 
+def on_spectrograms(use: str, **sizes: Any) -> st.SearchStrategy[Spec]:
+    """Specs of a network on images behind spectrograms of sound."""
+    inner = st.fixed_dictionaries({"use": st.just(use), "width": WIDTHS, **sizes})
+    return specs_of(st.fixed_dictionaries({"use": st.just("logmel"), **FRONT, "model": inner}), SOUNDS)
+
+
+KINDS = {1: ("float32", 0.0, 1.0), 2: ("int16", 5.0, 1500.0), 3: ("uint8", 120.0, 60.0)}
+
+
 def spec_of(model: Component, shape: tuple[int, ...], num_classes: int) -> Spec:
-    is_image = len(shape) == 3
-    channels, centre, spread = (shape[-1], 120.0, 60.0) if is_image else (shape[-1], 0.0, 1.0)
+    dtype, centre, spread = KINDS[len(shape)]
+    channels = shape[-1]
     return Spec(
-        model=model, shape=shape, dtype="uint8" if is_image else "float32", classes=tuple("abcd"[:num_classes]),
+        model=model, shape=shape, dtype=dtype, classes=tuple("abcd"[:num_classes]),
         mean=(centre,) * channels, std=(spread,) * channels,
     )  # fmt: skip
 
@@ -88,6 +104,9 @@ ZOO: dict[str, st.SearchStrategy[Spec]] = {
         depth=st.sampled_from([1, 2]),
     ),
     "resnet1d": model_of("resnet1d", SERIES, depth=st.sampled_from([2, 1, 3]), kernel=st.sampled_from([5, 3, 1])),
+    "ds_cnn": model_of("ds_cnn", IMAGES, depth=st.sampled_from([2, 1])),
+    "logmel, ds_cnn": on_spectrograms("ds_cnn", depth=st.sampled_from([2, 1])),
+    "logmel, resnet": on_spectrograms("resnet", depth=st.just(8)),
 }
 RATIOS = st.sampled_from([0.5, 0.3, 0.8])
 FEW = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
@@ -100,6 +119,8 @@ def samples(spec: Spec, num: int = 24) -> NDArray[Any]:
         return codes * (np.arange(spec.shape[0]) < generator.integers(1, spec.shape[0] + 1, (num, 1)))
     if spec.dtype == "uint8":
         return generator.integers(0, 256, (num, *spec.shape), dtype=np.uint8)
+    if spec.dtype == "int16":
+        return generator.normal(0, 1500, (num, *spec.shape)).astype(np.int16)
     return generator.normal(size=(num, *spec.shape)).astype(np.float32)
 
 
@@ -263,10 +284,10 @@ def test_an_inverted_residual_is_added_where_shapes_agree_and_ends_without_a_non
     assert [(m.groups, m.in_channels, m.kernel_size) for m in depthwise] == [(24, 24, (3, 3))]
 
 
-@pytest.mark.parametrize("use", ["resnet", "convnet", "mobilenet"])
+@pytest.mark.parametrize("use", ["resnet", "convnet", "mobilenet", "ds_cnn"])
 def test_convolutions_refuse_features_and_name_what_takes_them(use: str) -> None:
-    depth = {"resnet": 8, "convnet": 2, "mobilenet": 3}[use]
-    with pytest.raises(ComponentError, match=rf"{use} takes images, found samples of shape \(12,\); choose mlp"):
+    depth = {"resnet": 8, "convnet": 2, "mobilenet": 3, "ds_cnn": 2}[use]
+    with pytest.raises(ComponentError, match=rf"{use} takes images, found samples of shape \(12,\); "):
         models.build(spec_of(Component(use=use, width=4, depth=depth), (12,), 3))
 
 

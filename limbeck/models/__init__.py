@@ -19,7 +19,9 @@ from limbeck.kinds import kind_of
 from limbeck.models import imported
 from limbeck.models.bert import bert
 from limbeck.models.convnet import convnet
+from limbeck.models.ds_cnn import ds_cnn
 from limbeck.models.ensemble import ensemble
+from limbeck.models.logmel import LogMel, logmel
 from limbeck.models.mlp import mlp
 from limbeck.models.mobilenet import mobilenet
 from limbeck.models.resnet import resnet
@@ -35,6 +37,8 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "text_transformer": text_transformer,
     "bert": bert,
     "resnet1d": resnet1d,
+    "ds_cnn": ds_cnn,
+    "logmel": logmel,
     "ensemble": ensemble,
 }
 
@@ -171,8 +175,8 @@ def num_params(module: nn.Module) -> int:
 
 
 def count_macs(network: nn.Module, sample: Tensor) -> int:
-    """Multiply-accumulates of convolutions and linear layers for one raw sample [1, ...]."""
-    total = 0
+    """Multiply-accumulates of convolutions, linear layers and spectra for one raw sample [1, ...]."""
+    total = sum(module.macs for module in network.modules() if isinstance(module, LogMel))
 
     def count(module: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
         nonlocal total

@@ -1,6 +1,7 @@
 """Augmentations: components that make numbered views of a split (see `views.py`).
 
-`chain` joins several; a mixing one comes last. Raw images are whole values 0 to 255.
+`chain` joins several; a mixing one comes last. Raw images are whole values 0 to 255,
+sound is int16.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,6 +21,7 @@ from limbeck.data.augment.mixing import cutmix, mixup
 from limbeck.data.augment.randaugment import randaugment
 from limbeck.data.augment.series import jitter, scaling, tempo
 from limbeck.data.augment.views import Augment, Blend, Mix, Mixed, Views
+from limbeck.data.augment.waves import gain, noise, time_shift
 from limbeck.errors import ComponentError
 
 __all__ = ["AUGMENTS", "Augment", "Blend", "Mix", "Mixed", "Views"]
@@ -74,5 +76,8 @@ AUGMENTS: dict[str, Callable[..., Augment | Mixed]] = {
     "mixup": mixup,
     "cutmix": cutmix,
     "drop_codes": drop_codes,
+    "time_shift": time_shift,
+    "gain": gain,
+    "noise": noise,
     "chain": chain,
 }

@@ -13,6 +13,7 @@ from limbeck.data.sources.series import series
 from limbeck.data.sources.source import Source
 from limbeck.data.sources.texts import texts
 from limbeck.data.sources.watch import watch
+from limbeck.data.sources.wavs import wavs
 from limbeck.data.sources.windows import windows
 from limbeck.errors import DataError
 
@@ -25,6 +26,7 @@ SOURCES: dict[str, Callable[..., Source]] = {
     "texts": texts,
     "series": series,
     "watch": watch,
+    "wavs": wavs,
     "windows": windows,
     "episodes": episodes,
 }

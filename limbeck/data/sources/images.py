@@ -2,27 +2,22 @@
 
 import io
 import os
-from array import array
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import PositiveInt
 
+from limbeck.data.sources.folders import by_folder
 from limbeck.data.sources.packed import Packed, listed
-from limbeck.data.sources.source import Broken, OnError, Part, Source, located
+from limbeck.data.sources.source import Broken, OnError, Source, located
 from limbeck.errors import DataError
 
 SUFFIXES = {".png", ".jpg", ".jpeg"}
 MODES = {"rgb": "RGB", "grey": "L"}
-OWN = ("train", "test")
-NO_CLASSES = {"train", "training", "test", "testing", "val", "valid", "validation"}
-"""Names of folders that are taken for splits: with any of them there, exactly `train` and `test` must be."""
-
 CHUNK_FILES, CHUNK_BYTES = 32, 1 << 18
 """What one thread decodes at once: many thumbnails, or one photograph."""
 
@@ -57,50 +52,8 @@ def image_folder(
     files = listed(place, SUFFIXES)
     if not len(files.names):
         raise DataError(f"{place} holds no .png or .jpg. {HOW}")
-    folders: dict[str, int] = {}
-    folder_of = array("L")
-    for number in range(len(files.names)):
-        folder_of.append(folders.setdefault(files.names[number].rpartition("/")[0], len(folders)))
-    firsts = [files.names[folder_of.index(folder)] for folder in folders.values()]
-    layout = _layout(place, list(folders), firsts)
-    classes = sorted({label for _, label in layout})
-    label_of = np.array([classes.index(label) for _, label in layout], np.int64)
-    is_test = np.array([which == "test" for which, _ in layout])
-    own = np.asarray(folder_of)
-
-    def part(wanted: NDArray[np.bool_]) -> Part:
-        return Part(label_of[own[wanted]], lambda: _decoded(files, wanted, size, MODES[color]))
-
-    source = Source(place.name.split(".")[0], tuple(classes), part(~is_test[own]), on_error=on_error)
-    if not is_test.any():
-        return source
-    missing = set(classes) - {label for which, label in layout if which == "train"}
-    if missing:
-        raise DataError(f"{place}: no training image of {', '.join(sorted(missing))}, which test has.")
-    return Source(source.name, source.classes, source.train, part(is_test[own]), on_error)
-
-
-def _layout(place: Path, folders: list[str], firsts: list[str]) -> list[tuple[str, str]]:
-    """`train/cat` -> (`train`, `cat`); `cat` -> (``, `cat`); what is in front of all of them does not count.
-
-    Args:
-        place: of them.
-        folders: that hold images.
-        firsts: an image of each.
-    """
-    paths = [folder.split("/") if folder else [] for folder in folders]
-    while all(len(path) > 1 and path[0] == paths[0][0] for path in paths) and paths[0][0].lower() not in NO_CLASSES:
-        paths = [path[1:] for path in paths]
-    tops = {path[0] for path in paths if path}
-    has_own = tops == set(OWN)
-    if not has_own and any(top.lower() in NO_CLASSES for top in tops):
-        raise DataError(f"{place} has images in {', '.join(sorted(tops))}. {HOW}")
-    for path, first in zip(paths, firsts, strict=True):
-        if len(path) < 1 + has_own:
-            raise DataError(f"{place}: {first} lies in no class folder. {HOW}")
-        if len(path) > 1 + has_own:
-            raise DataError(f"{place}: {first} lies deeper than in a class folder. {HOW}")
-    return [(path[0] if has_own else "", path[-1]) for path in paths]
+    labelled = by_folder(place, files, "image", HOW)
+    return labelled.source(lambda wanted: _decoded(files, wanted, size, MODES[color]), on_error)
 
 
 def _decoded(
