@@ -77,15 +77,15 @@ def _is_used(value: Any) -> str:
 
 
 class SplitParams(Section):
-    """Shares of the source (less a test split of its own, which makes `test` null); what is left trains."""
+    """Shares of the source; what is left trains. `test` and `validation` are null where it brings splits of its own."""
 
     test: Share | None
-    validation: Share
+    validation: Share | None
     calibration: Share
 
     @model_validator(mode="after")
     def _leaves_training_data(self) -> "SplitParams":
-        taken = (self.test or 0) + self.validation + self.calibration
+        taken = (self.test or 0) + (self.validation or 0) + self.calibration
         if taken >= 1:
             raise ValueError(f"test + validation + calibration take {taken:g} of the data; leave a share below 1")
         return self

@@ -234,7 +234,7 @@ class Refresh(Shipping):
             return Try.of(step, None, None)
         ladder = self.rules.ladder
         new = sum(read_about(folder).counts.labelled for folder in pending)
-        held_out = (ladder.split.test or 0.0) + ladder.split.validation + ladder.split.calibration
+        held_out = (ladder.split.test or 0.0) + (ladder.split.validation or 0.0) + ladder.split.calibration
         num_train = round(read_meta(champion.data).counts["train"] * ladder.replay + new * (1 - held_out))
         work = Work.of(params_file.checked(step.params, step.rung), self.target, num_train)
         return Try.of(step, work, rungs.cost(step, self.target, num_train, self.rules.rates, past))

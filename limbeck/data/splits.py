@@ -69,7 +69,7 @@ def deal(strata: NDArray[np.int64], params: SplitParams, seed: int) -> NDArray[n
         params: shares; a null one takes none.
         seed: of the shuffle.
     """
-    taken = {"test": params.test or 0.0, "validation": params.validation, "calibration": params.calibration}
+    taken = {"test": params.test or 0.0, "validation": params.validation or 0.0, "calibration": params.calibration}
     shares = [taken.get(name, 1 - sum(taken.values())) for name in NAMES]
     behind = [0.0] * len(NAMES)
     owners = np.empty(len(strata), np.int8)
@@ -95,6 +95,8 @@ def complete(source: Source, params: SplitParams, seed: int) -> dict[SplitName, 
     origin = np.zeros(len(owners), np.int64) if part.origin is None else part.origin.astype(np.int64)
     strata = part.labels * (origin.max(initial=0) + 1) + origin
     owners[is_new] = deal(strata[is_new], params, seed)
+    if params.validation is None:  # the source has split itself; what is left trains, whatever it is of
+        return {name: np.flatnonzero(owners == place) for place, name in enumerate(NAMES)}
     for label in np.setdiff1d(part.labels[is_new], part.labels[~is_new]):
         reached = set(owners[part.labels == label].tolist())
         missing = [name for name in NAMES if NAMES.index(name) not in reached and name != "calibration"]
@@ -147,6 +149,9 @@ def write(
             if source.test is None
             else f"source {source.name!r} brings its own test split; set data.split.test to null."
         )
+    has_validation = is_assigned and bool((source.train.assigned == NAMES.index("validation")).any())
+    if params.validation is None and not has_validation:
+        raise DataError(f"source {source.name!r} brings no validation split of its own; give data.split.validation a share.")
     parts = complete(source, params, seed) if is_assigned else divide(source.train.labels, params, seed)
     passes = [(source.train, parts)]
     if source.test is not None:

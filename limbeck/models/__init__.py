@@ -22,12 +22,16 @@ from limbeck.models.ensemble import ensemble
 from limbeck.models.mlp import mlp
 from limbeck.models.mobilenet import mobilenet
 from limbeck.models.resnet import resnet
+from limbeck.models.sequential import sequential
+from limbeck.models.two_tower import two_tower
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnet": resnet,
     "convnet": convnet,
     "mobilenet": mobilenet,
     "mlp": mlp,
+    "two_tower": two_tower,
+    "sequential": sequential,
     "ensemble": ensemble,
 }
 
@@ -61,6 +65,8 @@ class Preprocess(nn.Module):
     def __init__(self, spec: Spec) -> None:
         super().__init__()
         self.kind, self.size = kind_of(spec.shape, spec.dtype), spec.size
+        if self.kind == "codes":
+            return
         mean, scale = torch.tensor(spec.mean), 1 / torch.tensor(spec.std)
         if self.kind == "image":  # a row of pixels [W, C]: ONNX Runtime takes three times as long for single ones
             mean, scale = mean.repeat(spec.shape[1], 1), scale.repeat(spec.shape[1], 1)

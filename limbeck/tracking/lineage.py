@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -83,7 +84,8 @@ def tags_of(
         "limbeck.git": head,
         "limbeck.dirty": dirty,
         "limbeck.verdict": decision.verdict,
-        f"limbeck.{quality['metric']}": f"{test['value']:.4f} [{test['low']:.4f}, {test['high']:.4f}]",
+        # MLflow takes no @ in a key: hr@10 becomes hr_10
+        "limbeck." + re.sub(r"[^\w./ :-]", "_", quality["metric"]): f"{test['value']:.4f} [{test['low']:.4f}, {test['high']:.4f}]",
         "limbeck.bytes": str(speed["bytes"]),
         "limbeck.p50_ms": f"{speed['p50_ms']['value']:.4f}",
         "limbeck.contract": json.dumps(contract.model_dump()),

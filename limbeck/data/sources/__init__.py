@@ -8,6 +8,8 @@ from limbeck.data.sources.cifar10 import cifar10
 from limbeck.data.sources.digits import digits
 from limbeck.data.sources.idx import idx
 from limbeck.data.sources.images import image_folder
+from limbeck.data.sources.interactions import interactions
+from limbeck.data.sources.shop import shop
 from limbeck.data.sources.source import Source
 from limbeck.data.sources.windows import windows
 from limbeck.errors import DataError
@@ -19,6 +21,8 @@ SOURCES: dict[str, Callable[..., Source]] = {
     "idx": idx,
     "arrays": arrays,
     "windows": windows,
+    "interactions": interactions,
+    "shop": shop,
 }
 
 
