@@ -273,10 +273,14 @@ TEACHERS: dict[str, type[Section]] = {
 
 
 class LabelParams(Section):
-    """How many augmented views of every training sample the teacher answers, and whether its features are kept too."""
+    """How many augmented views of every training sample the teacher answers, and whether its features are kept too.
+
+    top: of many classes so many of the largest logits are kept, with the mass of the rest; None: all are.
+    """
 
     augment: Component
     num_views: PositiveInt
+    top: PositiveInt | None = None
     features: bool
     max_mb: PositiveFloat
     batch_size: PositiveInt

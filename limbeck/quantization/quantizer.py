@@ -17,6 +17,8 @@ from torchao.quantization.pt2e.quantizer import (
 )
 from torchao.quantization.pt2e.quantizer.x86_inductor_quantizer import QUANT_ANNOTATION_KEY, X86InductorQuantizer
 
+from limbeck.quantization.tables import annotate_table
+
 aten = torch.ops.aten
 CONVOLUTIONS = (aten.conv1d.default, aten.conv2d.default)
 SUMS = (aten.add.Tensor, aten.add_.Tensor)
@@ -25,14 +27,16 @@ AFTERWARDS = (aten.relu.default, aten.relu_.default, aten.batch_norm.default)
 
 
 class OnnxRuntimeQuantizer(X86InductorQuantizer):  # type: ignore[misc]
-    """Convolutions and linear layers as on x86, sums between them in int8, and every convolution's output too."""
+    """Convolutions and linear layers as on x86, sums between them in int8, every convolution's output, and tables by row."""
 
     def annotate(self, model: GraphModule) -> GraphModule:
         """Mark what is to be int8, in place."""
         super().annotate(model)
         if self.global_config is not None:
             for node in model.graph.nodes:
-                if node.target in SUMS:
+                if node.target == aten.embedding.default:
+                    annotate_table(node, QUANT_ANNOTATION_KEY)
+                elif node.target in SUMS:
                     _annotate_sum(node, self.global_config)
                 elif node.target in CONVOLUTIONS and _annotation(node).input_qspec_map:
                     _annotate_output(node, self.global_config)
@@ -51,7 +55,9 @@ def _annotation(node: Node) -> QuantizationAnnotation:
 
 
 def _annotate_sum(node: Node, config: QuantizationConfig) -> None:
-    """Both inputs and the output are int8, unless one of them is a constant."""
+    """Both inputs and the output are int8, unless one of them is a constant, or whole numbers are added (of codes)."""
+    if not node.meta["val"].is_floating_point():
+        return
     inputs = node.all_input_nodes
     if len(inputs) == 2 and all(argument.op != "get_attr" for argument in inputs):
         _annotation(node).input_qspec_map = {argument: get_input_act_qspec(config) for argument in inputs}
