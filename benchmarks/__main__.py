@@ -20,6 +20,7 @@ from benchmarks import (
     noop,
     ort,
     prepare,
+    recommend,
     refresh,
     sparsity,
     training,
@@ -39,13 +40,14 @@ BENCHMARKS = {
     "noop": noop,
     "ort": ort,
     "prepare": prepare,
+    "recommend": recommend,
     "refresh": refresh,
     "sparsity": sparsity,
     "training": training,
     "windows": windows,
 }
 ON_DATA = ("int8", "loops")
-LONG = ("drift", "faults", "refresh")
+LONG = ("drift", "faults", "recommend", "refresh")
 
 
 def main(

@@ -90,11 +90,15 @@ def unfold_late(model: onnx.ModelProto) -> onnx.ModelProto:
         if before is None or _axis(node) != 0 or len(constants[before.input[1]].dims) != 1:
             made.append(node)
             continue
-        assert not any(onnx.numpy_helper.to_array(constants[name]).any() for name in before.input[2:]), "rows are symmetric"
+        assert not any(onnx.numpy_helper.to_array(constants[name]).any() for name in before.input[2:]), (
+            "rows are symmetric"
+        )
         table, scales, rows = before.input[0], before.input[1], node.input[1]
         column = f"{scales}.column"
         if column not in constants:
-            tensor = onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(constants[scales]).astype(np.float32)[:, None], column)
+            tensor = onnx.numpy_helper.from_array(
+                onnx.numpy_helper.to_array(constants[scales]).astype(np.float32)[:, None], column
+            )
             graph.initializer.append(tensor)
             constants[column] = tensor
         whole, picked, scale = (f"{node.output[0]}.{part}" for part in ("int8", "float", "scale"))

@@ -99,13 +99,19 @@ def write(
     own = num_values(len(meta.classes), top)
     needed = required_mb(params.num_views, len(x), own + widths.get(FEATURES, 0))
     if needed > params.max_mb:
-        per_sample = f"{len(meta.classes)} classes" if top is None else f"{own} numbers for {top} of {len(meta.classes)} classes"
+        per_sample = (
+            f"{len(meta.classes)} classes" if top is None else f"{own} numbers for {top} of {len(meta.classes)} classes"
+        )
         if params.features:
             per_sample = f"({per_sample} + {widths[FEATURES]} features)"
         raise DataError(
             f"soft labels need {params.num_views} views x {len(x)} samples x {per_sample} x 2 bytes = "
             f"{needed:.1f} MB; label.max_mb allows {params.max_mb:g}. Raise it, or lower label.num_views"
-            + (f", or keep the largest logits alone (label.top: {min(64, len(meta.classes) // 4)})." if own > 1000 else ".")
+            + (
+                f", or keep the largest logits alone (label.top: {min(64, len(meta.classes) // 4)})."
+                if own > 1000
+                else "."
+            )
         )
     torch.set_num_threads(params.threads)
     views = Views(x, bind(params.augment, AUGMENTS, "augmentation")(), seed)

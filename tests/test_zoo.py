@@ -46,6 +46,21 @@ def spec_of(model: Component, shape: tuple[int, ...], num_classes: int) -> Spec:
     )  # fmt: skip
 
 
+def history_of(model: dict[str, Any], length: int, num_items: int) -> Spec:
+    """A spec of a model that takes histories: codes of items, 0 for none."""
+    return Spec(
+        model=Component.model_validate(model), shape=(length,), dtype="int32", classes=tuple("abcdefgh"[:num_items]),
+        mean=(), std=(),
+    )  # fmt: skip
+
+
+def of_history(use: str, **sizes: Any) -> st.SearchStrategy[Spec]:
+    keywords = st.fixed_dictionaries(
+        {"use": st.just(use), "width": WIDTHS, "hidden": st.sampled_from([6, 4]), "dropout": st.just(0.1), **sizes}
+    )
+    return st.builds(history_of, keywords, st.sampled_from([5, 3]), st.integers(3, 4))
+
+
 STAGED = "resnet, by stage"
 ZOO: dict[str, st.SearchStrategy[Spec]] = {
     "resnet": model_of("resnet", IMAGES, depth=st.sampled_from([8, 14])),
@@ -65,6 +80,8 @@ ZOO: dict[str, st.SearchStrategy[Spec]] = {
     "mobilenet": model_of("mobilenet", IMAGES, depth=st.sampled_from([3, 6]), expansion=st.sampled_from([2, 1, 6])),
     "mlp, images": model_of("mlp", IMAGES, depth=st.sampled_from([2, 1])),
     "mlp, features": model_of("mlp", FEATURES, depth=st.sampled_from([2, 1])),
+    "two_tower": of_history("two_tower"),
+    "sequential": of_history("sequential", depth=st.sampled_from([2, 1]), heads=st.just(1)),
 }
 RATIOS = st.sampled_from([0.5, 0.3, 0.8])
 FEW = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
@@ -72,6 +89,8 @@ FEW = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 
 def samples(spec: Spec, num: int = 24) -> NDArray[Any]:
     generator = np.random.default_rng(0)
+    if spec.dtype == "int32":
+        return generator.integers(0, len(spec.classes) + 1, (num, *spec.shape), dtype=np.int32)
     if spec.dtype == "uint8":
         return generator.integers(0, 256, (num, *spec.shape), dtype=np.uint8)
     return generator.normal(size=(num, *spec.shape)).astype(np.float32)
@@ -131,8 +150,13 @@ def drive(tiny: Params, folder: Path, spec: Spec, ratio: float) -> None:
         export.to_onnx(path, exported, spec, 18, {})
         export.check_parity(path, exported, x, max_difference=tolerance, min_equal=0.8)
         assert export.run(path, x[:1]).shape == (1, len(spec.classes)), "the batch is dynamic"
-    floats = operators(folder / "int8.onnx") & {"Conv", "FusedConv", "Add"}
-    assert not floats, "ONNX Runtime computes convolutions and sums in int8"
+    is_history = spec.dtype == "int32"
+    floats = operators(folder / "int8.onnx") & ({"Gemm"} if is_history else {"Conv", "FusedConv", "Add"})
+    assert not floats, "ONNX Runtime computes convolutions, sums and a catalogue in int8"
+    if is_history:
+        stored = onnx.load(folder / "int8.onnx").graph.initializer
+        tables = [t for t in stored if tuple(t.dims) == (len(spec.classes), spec.model.keywords["width"])]
+        assert [t.data_type for t in tables] == [onnx.TensorProto.INT8], "one table of bytes for both its uses"
 
 
 def test_the_zoo_is_the_table() -> None:

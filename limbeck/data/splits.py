@@ -151,7 +151,9 @@ def write(
         )
     has_validation = is_assigned and bool((source.train.assigned == NAMES.index("validation")).any())
     if params.validation is None and not has_validation:
-        raise DataError(f"source {source.name!r} brings no validation split of its own; give data.split.validation a share.")
+        raise DataError(
+            f"source {source.name!r} brings no validation split of its own; give data.split.validation a share."
+        )
     parts = complete(source, params, seed) if is_assigned else divide(source.train.labels, params, seed)
     passes = [(source.train, parts)]
     if source.test is not None:

@@ -65,4 +65,3 @@ def expect_history(shape: tuple[int, ...], name: str) -> int:
     if len(shape) != 1:
         raise ComponentError(f"model {name!r} takes histories of codes [L], found samples of shape {shape}.")
     return shape[0]
-

@@ -59,7 +59,7 @@ def test_codes_begin_at_one_and_padding_stands_in_front(tmp_path: Path) -> None:
     assert second.tolist() == [0, 0, 3, 2]
 
 
-@given(st.permutations(LINES + ["cid,tea,1", "cid,jam,1", "cid,milk,1", "cid,bread,1"]))
+@given(st.permutations([*LINES, "cid,tea,1", "cid,jam,1", "cid,milk,1", "cid,bread,1"]))
 def test_the_order_of_lines_says_nothing(tmp_path_factory: pytest.TempPathFactory, lines: list[str]) -> None:
     place = tmp_path_factory.mktemp("lines") / "taken.csv"
     source = interactions(path=table(place, lines), length=4)
