@@ -30,9 +30,13 @@ class Catalogue(nn.Module):
         nn.init.zeros_(self.items.bias)
 
     def look_up(self, codes_BL: Tensor) -> tuple[Tensor, Tensor]:
-        """Embeddings [B, L, D], zero where there is no item, and [B, L, 1] with 1 where there is one."""
-        is_item_BL1 = (codes_BL != PADDING).unsqueeze(2).to(self.items.weight.dtype)
-        rows_BLD = functional.embedding((codes_BL - 1).clamp(min=0), self.items.weight)
+        """Embeddings [B, L, D], zero where there is no item, and [B, L, 1] with 1 where there is one.
+
+        A code beyond the table, of an item that is newer than the model, is no item.
+        """
+        num_items = self.items.out_features
+        is_item_BL1 = ((codes_BL > PADDING) & (codes_BL <= num_items)).unsqueeze(2).to(self.items.weight.dtype)
+        rows_BLD = functional.embedding((codes_BL - 1).clamp(0, num_items - 1), self.items.weight)
         return rows_BLD * is_item_BL1, is_item_BL1
 
     def forward(self, users_BD: Tensor) -> Tensor:

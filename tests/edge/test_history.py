@@ -1,8 +1,16 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 
-from limbeck.edge import EdgeError
+from limbeck import models
+from limbeck.checkpoint import Spec
+from limbeck.components import Component
+from limbeck.edge import EdgeError, golden
 from limbeck.edge.history import Shop
+from limbeck.edge.session import open_session
+from limbeck.export import run, to_onnx
 
 SHOP = Shop(("bread", "jam", "milk", "tea"), 3)
 
@@ -40,3 +48,24 @@ def test_what_is_no_history_or_no_answer_of_this_catalogue_is_refused() -> None:
         SHOP.best(np.zeros((1, 3), np.float32), 2)
     with pytest.raises(EdgeError, match="names 3 items, only 2 different ones"):
         Shop(("tea", "jam", "tea"), 3)
+
+
+def test_golden_vectors_hold_from_names_on(tmp_path: Path) -> None:
+    items = tuple(f"item {number}" for number in range(30))
+    spec = Spec(
+        model=Component(use="sequential", width=8, depth=1, heads=2, hidden=8), shape=(5,), dtype="int32", classes=items,
+        mean=(), std=(),
+    )  # fmt: skip
+    torch.manual_seed(0)
+    to_onnx(tmp_path / "model.fp32.onnx", models.build(spec).eval(), spec, 18, {})
+    shop = Shop(items, 5)
+    asked = [["item 3", "item 9"], [f"item {number}" for number in range(9)], ["caviar"], []]
+    codes = np.concatenate([shop.history(names).codes for names in asked])
+    golden.write(tmp_path / "golden.npz", codes, {"model.fp32": run(tmp_path / "model.fp32.onnx", codes)})
+    session = open_session(tmp_path / "model.fp32.onnx", 1)
+    found = np.concatenate([session.run(None, {"input": shop.history(names).codes})[0] for names in asked])
+    assert golden.check(tmp_path / "golden.npz", "model.fp32", found, max_difference=1e-5).equal_predictions == 1
+    assert np.isfinite(found).all()
+    assert np.array_equal(found[2], found[3]), "of nothing known, one answer for all"
+    newer = np.array([[0, 0, 4, 10, 31]], np.int32)
+    assert np.isfinite(session.run(None, {"input": newer})[0]).all(), "a code beyond the catalogue is no item"
