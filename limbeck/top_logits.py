@@ -22,6 +22,8 @@ CLASSES, REST = "classes.npy", "rest.npy"
 LARGEST = float(np.finfo(np.float16).max)
 UNLIKELY = 0.01
 """What a class gets at least of an even share: no class is impossible."""
+FLOOR = 1e-30
+"""Keeps logarithms and shares finite."""
 
 
 def share_of_rest(logits_NK: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
@@ -33,14 +35,31 @@ def share_of_rest(logits_NK: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
 
 
 def filled(kept_BT: NDArray[Any], classes_BT: NDArray[Any], shares_K: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Logits [B, K] from the T kept ones with the rest's logsumexp behind them [B, T + 1] and their classes [B, T]."""
+    """Logits [B, K] from the T kept ones with the rest's logsumexp behind them [B, T + 1] and their classes [B, T].
+
+    No other class gets more than the smallest kept one: what its share would be above that goes to the others.
+    """
     places = classes_BT.astype(np.int64)
-    shares = shares_K.astype(np.float64)
-    left_B1 = np.maximum(1 - shares[places].sum(1, keepdims=True), shares.min())
-    logits_BK = kept_BT[:, -1:].astype(np.float64) + np.log(shares) - np.log(left_B1)
+    least_B1 = kept_BT[:, :-1].min(1, keepdims=True).astype(np.float64)
+    shares_BK = np.tile(shares_K.astype(np.float64), (len(places), 1))
+    np.put_along_axis(shares_BK, places, 0.0, axis=1)
+    num_others = shares_BK.shape[1] - places.shape[1]
+    mass_B1 = np.minimum(
+        np.exp(kept_BT[:, -1:].astype(np.float64) - least_B1), num_others
+    )  # in units of the smallest kept
+    is_full_BK = np.zeros(shares_BK.shape, bool)
+    while True:
+        open_B1 = np.where(is_full_BK, 0.0, shares_BK).sum(1, keepdims=True)
+        left_B1 = mass_B1 - is_full_BK.sum(1, keepdims=True)
+        spread_BK = shares_BK * (left_B1 / np.maximum(open_B1, FLOOR))
+        found = ~is_full_BK & (spread_BK > 1)
+        if not found.any():
+            break
+        is_full_BK |= found
+    logits_BK = least_B1 + np.log(np.where(is_full_BK, 1.0, np.maximum(spread_BK, FLOOR)))
     np.put_along_axis(logits_BK, places, kept_BT[:, :-1].astype(np.float64), axis=1)
-    found: NDArray[np.float32] = logits_BK.astype(np.float32)
-    return found
+    whole: NDArray[np.float32] = logits_BK.astype(np.float32)
+    return whole
 
 
 class Kept:

@@ -66,5 +66,5 @@ def test_both_are_metrics_by_name_and_a_typo_is_told() -> None:
 
 def test_hits_take_the_interval_of_shares() -> None:
     found = estimate(hit_rate(np.arange(600.0).reshape(10, 60)[:, ::-1], np.full(10, 9), k=10), 100, 0)
-    assert (found["value"], found["high"]) == (1, 1)
+    assert (found["value"], found["high"]) == pytest.approx((1, 1))
     assert found["low"] == pytest.approx(0.7225, abs=1e-4), "Wilson's of 10 of 10"
