@@ -149,7 +149,8 @@ def write(
             if source.test is None
             else f"source {source.name!r} brings its own test split; set data.split.test to null."
         )
-    has_validation = is_assigned and bool((source.train.assigned == NAMES.index("validation")).any())
+    assigned = source.train.assigned
+    has_validation = assigned is not None and bool(np.isin(NAMES.index("validation"), assigned))
     if params.validation is None and not has_validation:
         raise DataError(
             f"source {source.name!r} brings no validation split of its own; give data.split.validation a share."

@@ -195,8 +195,8 @@ def _sorted(
     """Interactions by user and time, doubles, rare items and short histories left out."""
     ranks = np.argsort(np.argsort(np.array(users), kind="stable"))  # by name: the order of lines must not matter
     catalogue = np.argsort(np.array(items), kind="stable")
-    of_user = ranks[of_user]
-    of_item = np.argsort(catalogue)[of_item]
+    of_user = np.asarray(ranks[of_user], np.int32)
+    of_item = np.asarray(np.argsort(catalogue)[of_item], np.int32)
     order = np.lexsort((of_item, times, of_user))
     of_user, of_item, times = of_user[order], of_item[order], times[order]
     doubled = np.zeros(len(order), bool)
