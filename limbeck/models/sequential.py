@@ -34,7 +34,8 @@ class Attention(nn.Module):
 
     def split(self, rows_BLD: Tensor) -> Tensor:
         """[B, L, D] -> [B, heads, L, D / heads]."""
-        return rows_BLD.unflatten(2, (self.heads, rows_BLD.shape[2] // self.heads)).transpose(1, 2)
+        num_steps, width = rows_BLD.shape[1:]
+        return rows_BLD.reshape(-1, num_steps, self.heads, width // self.heads).transpose(1, 2)
 
     def forward(self, rows_BLD: Tensor, barred_B11L: Tensor) -> Tensor:
         """[B, L, D] -> [B, L, D], or [B, 1, D] of the newest; barred places are not attended to."""

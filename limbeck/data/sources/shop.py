@@ -84,4 +84,4 @@ def _softmax(scores: NDArray[np.float64]) -> NDArray[np.float64]:
 def _drawn(cumulative: NDArray[np.float64], chance: np.random.Generator) -> NDArray[np.int64]:
     """One place [B] of each row of cumulative shares [B, S]."""
     found: NDArray[np.int64] = (cumulative < chance.random((len(cumulative), 1))).sum(1)
-    return np.minimum(found, cumulative.shape[1] - 1)
+    return np.asarray(np.minimum(found, cumulative.shape[1] - 1), np.int64)
