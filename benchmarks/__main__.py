@@ -21,6 +21,7 @@ from benchmarks import (
     ort,
     policy,
     prepare,
+    recommend,
     refresh,
     series,
     sparsity,
@@ -42,6 +43,7 @@ BENCHMARKS = {
     "ort": ort,
     "policy": policy,
     "prepare": prepare,
+    "recommend": recommend,
     "refresh": refresh,
     "series": series,
     "sparsity": sparsity,
@@ -49,7 +51,7 @@ BENCHMARKS = {
     "windows": windows,
 }
 ON_DATA = ("int8", "loops", "series")
-LONG = ("drift", "faults", "refresh")
+LONG = ("drift", "faults", "recommend", "refresh")
 OF_A_RUN = ("policy",)
 """Needs the workspace of its recipe."""
 

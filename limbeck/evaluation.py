@@ -5,6 +5,7 @@ stages that only measure files do without. Legend: N samples, E episodes, K clas
 """
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict
 
@@ -52,7 +53,42 @@ def episode_return(answers: Answers, world: World, split: Literal["validation", 
     return play(world, split, answers)
 
 
-METRICS: dict[str, Callable[..., Scores]] = {"accuracy": accuracy, "episode_return": episode_return}
+def places(logits_NK: NDArray[np.floating[Any]], labels_N: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How many classes stand before the label's [N]; 0: it is the first.
+
+    Of equal logits the label's stands last, and what is no number stands before it: a model that answers the same for
+    all, or nothing, hits nothing. (Where the order within a tie is left to chance or to the order of the catalogue, the
+    first places of coarse logits say more than the model knows.)
+    """
+    own_N1 = np.take_along_axis(logits_NK, labels_N[:, None], axis=1)
+    found: NDArray[np.int64] = logits_NK.shape[1] - (logits_NK < own_N1).sum(axis=1) - 1
+    return found
+
+
+def hit_rate(logits_NK: NDArray[np.floating[Any]], labels_N: NDArray[np.int64], *, k: int) -> Scores:
+    """HR@k: 1 where the label is among the k largest logits of the whole catalogue, else 0; ties as in `places`."""
+    scores: Scores = (places(logits_NK, labels_N) < k).astype(np.float64)
+    return scores
+
+
+def ndcg(logits_NK: NDArray[np.floating[Any]], labels_N: NDArray[np.int64], *, k: int) -> Scores:
+    """NDCG@k of one relevant item: 1 / log2(place + 2) within the first k, else 0; ties as in `places`.
+
+    Järvelin and Kekäläinen 2002, Cumulated Gain-Based Evaluation of IR Techniques: with one relevant item the ideal gain
+    is 1. Over the whole catalogue, not over sampled items, which order models in another way (Krichene and Rendle 2020,
+    On Sampled Metrics for Item Recommendation).
+    """
+    place_N = places(logits_NK, labels_N)
+    scores: Scores = np.where(place_N < k, 1 / np.log2(place_N + 2.0), 0.0)
+    return scores
+
+
+METRICS: dict[str, Callable[..., Scores]] = {
+    "accuracy": accuracy,
+    **{f"hr@{k}": partial(hit_rate, k=k) for k in (5, 10, 20)},
+    **{f"ndcg@{k}": partial(ndcg, k=k) for k in (5, 10, 20)},
+    "episode_return": episode_return,
+}
 
 
 def scorer(metric: str) -> Callable[..., Scores]:

@@ -244,7 +244,9 @@ def check_parity(
     """
     expected, found = predict(network, x), run(path, x)
     difference = float(np.abs(expected - found).max() / max(1e-9, np.abs(expected).max()))
-    equal = float((expected.argmax(1) == found.argmax(1)).mean())
+    # of equal logits, which int8 makes in catalogues of thousands, either is the model's answer
+    said_N = np.take_along_axis(expected, found.argmax(1)[:, None], axis=1)[:, 0]
+    equal = float((said_N == expected.max(1)).mean())
     if equal < min_equal or (max_difference is not None and not difference <= max_difference):
         raise ExportError(
             f"{path.name} does not answer like its model: logits differ by {difference:.2g} of the largest "

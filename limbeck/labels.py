@@ -3,6 +3,8 @@
 Its features [V, N, D], what enters its head, lie beside them when `label.features` asks: they speak for a teacher
 that answers other classes, too. Both belong to pixels: `labels.json` carries the augmentation, its seed, and the
 digests of data and teacher, so that a student meets each logit with the very view it was made for.
+
+Of thousands of classes `label.top` keeps the largest logits: `limbeck.top_logits` says what becomes of the others.
 """
 
 import json
@@ -21,12 +23,15 @@ from limbeck.components import Component, bind
 from limbeck.data.augment import AUGMENTS, Views
 from limbeck.data.splits import read, read_meta
 from limbeck.errors import DataError
+from limbeck.evaluation import predict
 from limbeck.models.compiled import compiled, pays
 from limbeck.models.features import tapped
 from limbeck.params import LabelParams
+from limbeck.top_logits import CLASSES, LARGEST, REST, Kept, TopLogits, share_of_rest
 
 LOGITS, FEATURES = "logits.npy", "features.npy"
-LARGEST = float(np.finfo(np.float16).max)
+PRIOR_SAMPLES = 4096
+"""Validation samples whose mean answer says how the rest's mass is spread."""
 
 
 class LabelMeta(BaseModel):
@@ -43,10 +48,21 @@ class LabelMeta(BaseModel):
     teacher_parameters: int
     sha256: str
     features_sha256: str | None = None
+    top: int | None = None
+    classes_sha256: str | None = None
+    rest_sha256: str | None = None
+    lost_nats: float | None = None
+
+
+def num_values(num_classes: int, top: int | None) -> int:
+    """How many numbers of 2 bytes a label takes: K logits, or `top` of them with the rest's mass and their classes."""
+    if top is None:
+        return num_classes
+    return top + 1 + top * (1 if num_classes <= 1 << 16 else 2)
 
 
 def required_mb(num_views: int, num_samples: int, num_values: int) -> float:
-    """Size of what is stored: V x N x (K logits and D features) x 2 bytes, in MB of 1,000,000."""
+    """Size of what is stored: V x N x (numbers of a label and D features) x 2 bytes, in MB of 1,000,000."""
     return num_views * num_samples * num_values * 2 / 1e6
 
 
@@ -77,15 +93,25 @@ def write(
     """
     x, _ = read(data, "train")
     meta = read_meta(data)
-    widths = {LOGITS: len(meta.classes)} | ({FEATURES: num_features(teacher, x)} if params.features else {})
-    needed = required_mb(params.num_views, len(x), sum(widths.values()))
+    top = None if params.top is None or params.top + 1 >= len(meta.classes) else params.top
+    widths = {LOGITS: len(meta.classes) if top is None else top + 1}
+    widths |= {FEATURES: num_features(teacher, x)} if params.features else {}
+    own = num_values(len(meta.classes), top)
+    needed = required_mb(params.num_views, len(x), own + widths.get(FEATURES, 0))
     if needed > params.max_mb:
-        per_sample = f"{widths[LOGITS]} classes"
+        per_sample = (
+            f"{len(meta.classes)} classes" if top is None else f"{own} numbers for {top} of {len(meta.classes)} classes"
+        )
         if params.features:
             per_sample = f"({per_sample} + {widths[FEATURES]} features)"
         raise DataError(
             f"soft labels need {params.num_views} views x {len(x)} samples x {per_sample} x 2 bytes = "
-            f"{needed:.1f} MB; label.max_mb allows {params.max_mb:g}. Raise it, or lower label.num_views."
+            f"{needed:.1f} MB; label.max_mb allows {params.max_mb:g}. Raise it, or lower label.num_views"
+            + (
+                f", or keep the largest logits alone (label.top: {min(64, len(meta.classes) // 4)})."
+                if own > 1000
+                else "."
+            )
         )
     torch.set_num_threads(params.threads)
     views = Views(x, bind(params.augment, AUGMENTS, "augmentation")(), seed)
@@ -96,6 +122,10 @@ def write(
         stored[name] = np.lib.format.open_memmap(folder / name, mode="w+", dtype=np.float16, shape=shape)
         reserve(folder / name)
     teacher.eval()
+    kept = None
+    if top is not None:
+        shares_K = share_of_rest(predict(teacher, read(data, "validation")[0][:PRIOR_SAMPLES]))
+        kept = Kept(folder, (params.num_views, len(x), top), shares_K)
     with torch.inference_mode():
         quick = _faster(teacher, views, params)
         for view in range(params.num_views):
@@ -103,6 +133,8 @@ def write(
                 indices = torch.arange(start, min(start + params.batch_size, len(x)))
                 model = quick if len(indices) == params.batch_size else teacher
                 for name, values in _answers(model, views.get(view, indices), params.features).items():
+                    if name == LOGITS and kept is not None:
+                        values = kept.take(view, indices.numpy(), values)
                     stored[name][view, indices.numpy()] = _as_fp16(values, name.removesuffix(".npy"))
             progress(view + 1, params.num_views, f"view {view + 1}/{params.num_views}")
     for array in stored.values():
@@ -120,6 +152,16 @@ def write(
         features_sha256=sha256(folder / FEATURES) if params.features else None,
     )
     without = set() if params.features else {"features_sha256"}
+    if kept is None:
+        without |= {"top", "classes_sha256", "rest_sha256", "lost_nats"}
+    else:
+        lost_nats = kept.close()
+        label_meta = label_meta.model_copy(
+            update={
+                "top": top, "classes_sha256": sha256(folder / CLASSES), "rest_sha256": sha256(folder / REST),
+                "lost_nats": lost_nats,
+            }
+        )  # fmt: skip
     write_json(folder / "labels.json", label_meta.model_dump(mode="json", exclude=without))
 
 
@@ -167,8 +209,10 @@ def read_labels_meta(folder: Path) -> LabelMeta:
 
 def read_views(
     data: Path, labels: Path, *, with_teacher: bool
-) -> tuple[Views, NDArray[np.float16] | None, NDArray[np.float16] | None]:
+) -> tuple[Views, NDArray[np.float16] | TopLogits | None, NDArray[np.float16] | None]:
     """The labelled views, the logits [V, N, K] made for them, and the features [V, N, D] where they were kept.
+
+    Where the largest logits alone were kept, what is handed back fills in the others of the rows that are asked for.
 
     A student that must do without a teacher gets the same views in the same order, and None.
 
@@ -181,8 +225,12 @@ def read_views(
             f"{labels} was made for data {label_meta.data_digest[:16]}..., {data} is {meta.digest[:16]}...; "
             "run `dvc repro label`."
         )
-    stored: list[NDArray[np.float16] | None] = []
-    for name, expected in ((LOGITS, label_meta.sha256), (FEATURES, label_meta.features_sha256)):
+    stored: list[NDArray[Any] | None] = []
+    files = {
+        LOGITS: label_meta.sha256, FEATURES: label_meta.features_sha256, CLASSES: label_meta.classes_sha256,
+        REST: label_meta.rest_sha256,
+    }  # fmt: skip
+    for name, expected in files.items():
         path = labels / name
         if expected is not None and (not path.exists() or sha256(path) != expected):
             raise DataError(f"{path} has changed since it was made; `dvc checkout --force labels` restores it.")
@@ -190,4 +238,7 @@ def read_views(
         stored.append(np.load(path, mmap_mode="r", allow_pickle=False) if is_wanted else None)
     x, _ = read(data, "train")
     views = Views(x, bind(label_meta.augment, AUGMENTS, "augmentation")(), label_meta.seed, label_meta.num_views)
-    return views, stored[0], stored[1]
+    logits, features, classes, shares = stored
+    if logits is not None and classes is not None and shares is not None:
+        return views, TopLogits(logits, classes, shares), features
+    return views, logits, features

@@ -77,10 +77,7 @@ def _is_used(value: Any) -> str:
 
 
 class SplitParams(Section):
-    """Shares of the source (less a test split of its own, which makes `test` null); what is left trains.
-
-    `validation` is null where the source brings a validation split of its own.
-    """
+    """Shares of the source; what is left trains. `test` and `validation` are null where it brings splits of its own."""
 
     test: Share | None
     validation: Share | None
@@ -294,10 +291,14 @@ TEACHERS: dict[str, type[Section]] = {
 
 
 class LabelParams(Section):
-    """How many augmented views of every training sample the teacher answers, and whether its features are kept too."""
+    """How many augmented views of every training sample the teacher answers, and whether its features are kept too.
+
+    top: of many classes so many of the largest logits are kept, with the mass of the rest; None: all are.
+    """
 
     augment: Component
     num_views: PositiveInt
+    top: PositiveInt | None = None
     features: bool
     max_mb: PositiveFloat
     batch_size: PositiveInt

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 MARKERS = {"teacher": "D", "student": "o", "model.fp32": "s", "model.int8": "^"}
 MOST_LABELLED = 20
 """Classes up to this many are named on the axes of a confusion matrix."""
+MOST_DRAWN = 200
+"""Of more classes a confusion matrix shows as many, those with the most samples; of catalogues of thousands, too."""
 
 
 @dataclass(frozen=True)
@@ -146,6 +149,12 @@ def confusion(path: Path, column: str) -> "Figure":
     with path.open(encoding="utf-8", newline="") as stream:
         pairs = [(line["actual"], line[column]) for line in csv.DictReader(stream)]
     classes = sorted({name for pair in pairs for name in pair})
+    num_classes = len(classes)
+    if num_classes > MOST_DRAWN:
+        common = Counter(actual for actual, _ in pairs).most_common(MOST_DRAWN)
+        classes = sorted(name for name, _ in common)
+        shown = set(classes)
+        pairs = [pair for pair in pairs if shown.issuperset(pair)]
     place = {name: index for index, name in enumerate(classes)}
     counts = np.zeros((len(classes), len(classes)), int)
     for actual, said in pairs:
@@ -161,6 +170,8 @@ def confusion(path: Path, column: str) -> "Figure":
         axes.set_xticks(range(len(classes)), classes)
         axes.set_yticks(range(len(classes)), classes)
     axes.set(xlabel="predicted", ylabel="actual")
+    if num_classes > MOST_DRAWN:
+        axes.set_title(f"the {len(classes)} most frequent of {num_classes:,} classes", fontsize=9)
     return figure
 
 

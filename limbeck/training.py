@@ -31,6 +31,7 @@ from limbeck.models.averaged import Averaged
 from limbeck.models.compiled import compiled, pays
 from limbeck.objectives import Batch, Learner, Objective, learned_of
 from limbeck.params import Beta, TrainParams
+from limbeck.top_logits import TopLogits
 
 CHECKPOINT_EVERY_S = 10.0
 
@@ -59,7 +60,7 @@ class TrainingData:
 
     views: Views
     labels_N: NDArray[np.int64]
-    teacher_VNK: NDArray[np.float16] | None
+    teacher_VNK: NDArray[np.float16] | TopLogits | None
     features_VND: NDArray[np.float16] | None = None
     num_classes: int | None = None
 
@@ -68,7 +69,7 @@ class TrainingData:
         cls,
         data: Path,
         views: Views,
-        teacher_VNK: NDArray[np.float16] | None,
+        teacher_VNK: NDArray[np.float16] | TopLogits | None,
         features_VND: NDArray[np.float16] | None = None,
     ) -> "TrainingData":
         """Join views of the training split with its labels."""

@@ -21,8 +21,15 @@ def run(
         seed=seed, teacher_digest=checkpoint.digest_of(teacher), teacher_quality=quality, progress=report.progress,
     )  # fmt: skip
     meta = read_meta(data)
-    num_values = len(meta.classes) + (
-        labels.num_features(network, read(data, "validation")[0]) if label.features else 0
-    )
+    written = labels.read_labels_meta(out)
+    num_values = labels.num_values(len(meta.classes), written.top)
+    num_values += labels.num_features(network, read(data, "validation")[0]) if label.features else 0
     megabytes = labels.required_mb(label.num_views, meta.counts["train"], num_values)
-    return {"views": label.num_views, "megabytes": megabytes, "teacher_validation": quality}
+    figures = {"views": label.num_views, "megabytes": megabytes, "teacher_validation": quality}
+    if written.top is None:
+        return figures
+    report.log(
+        f"{written.top} of {len(meta.classes)} logits are kept; the mean KL of the teacher's answers to them is "
+        f"{written.lost_nats:.4f} nats"
+    )
+    return {**figures, "top": written.top, "lost_nats": written.lost_nats}

@@ -74,6 +74,22 @@ def text_model_of(use: str, **sizes: Any) -> st.SearchStrategy[Spec]:
     )  # fmt: skip
 
 
+def history_of(model: dict[str, Any], length: int, num_items: int) -> Spec:
+    """A spec of a model that takes histories: codes of items, 0 for none."""
+    return Spec(
+        model=Component.model_validate(model), shape=(length,), dtype="int32", classes=tuple("abcdefgh"[:num_items]),
+        mean=(), std=(),
+    )  # fmt: skip
+
+
+def of_history(use: str, **sizes: Any) -> st.SearchStrategy[Spec]:
+    keywords = st.fixed_dictionaries(
+        {"use": st.just(use), "width": WIDTHS, "hidden": st.sampled_from([6, 4]), "dropout": st.just(0.1), **sizes}
+    )
+    return st.builds(history_of, keywords, st.sampled_from([5, 3]), st.integers(3, 4))
+
+
+HISTORIES = ("two_tower", "sequential")
 STAGED = "resnet, by stage"
 ZOO: dict[str, st.SearchStrategy[Spec]] = {
     "resnet": model_of("resnet", IMAGES, depth=st.sampled_from([8, 14])),
@@ -107,6 +123,8 @@ ZOO: dict[str, st.SearchStrategy[Spec]] = {
     "ds_cnn": model_of("ds_cnn", IMAGES, depth=st.sampled_from([2, 1])),
     "logmel, ds_cnn": on_spectrograms("ds_cnn", depth=st.sampled_from([2, 1])),
     "logmel, resnet": on_spectrograms("resnet", depth=st.just(8)),
+    "two_tower": of_history("two_tower"),
+    "sequential": of_history("sequential", depth=st.sampled_from([2, 1]), heads=st.just(1)),
 }
 RATIOS = st.sampled_from([0.5, 0.3, 0.8])
 FEW = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
@@ -114,6 +132,8 @@ FEW = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 
 def samples(spec: Spec, num: int = 24) -> NDArray[Any]:
     generator = np.random.default_rng(0)
+    if spec.dtype == "int32" and spec.model.use in HISTORIES:
+        return generator.integers(0, len(spec.classes) + 1, (num, *spec.shape), dtype=np.int32)
     if spec.dtype == "int32":  # codes, then padding
         codes = generator.integers(1, NUM_CODES, (num, *spec.shape), dtype=np.int32)
         return codes * (np.arange(spec.shape[0]) < generator.integers(1, spec.shape[0] + 1, (num, 1)))
@@ -178,16 +198,19 @@ def drive(tiny: Params, folder: Path, spec: Spec, ratio: float) -> None:
         export.to_onnx(path, exported, spec, 18, {})
         export.check_parity(path, exported, x, max_difference=tolerance, min_equal=0.8)
         assert export.run(path, x[:1]).shape == (1, len(spec.classes)), "the batch is dynamic"
-    if spec.dtype == "int32":
-        tables = [
-            tensor for tensor in onnx.load(folder / "int8.onnx").graph.initializer if tensor.dims[:1] == [NUM_CODES]
-        ]
+    stored = onnx.load(folder / "int8.onnx").graph.initializer
+    if spec.model.use in HISTORIES:
+        tables = [t for t in stored if tuple(t.dims) == (len(spec.classes), spec.model.keywords["width"])]
+        assert {t.data_type for t in tables} == {onnx.TensorProto.INT8}, "a table of bytes serves both its uses"
+        assert not operators(folder / "int8.onnx") & {"Gemm"}, "ONNX Runtime computes a catalogue in int8"
+    elif spec.dtype == "int32":
+        tables = [tensor for tensor in stored if tensor.dims[:1] == [NUM_CODES]]
         assert sorted((tensor.data_type, len(tensor.dims), tensor.dims[1] == 1) for tensor in tables) == [
             (onnx.TensorProto.FLOAT, 2, True), (onnx.TensorProto.INT8, 2, False),
         ], "a table of bytes, and a scale for each row"  # fmt: skip
-        return
-    floats = operators(folder / "int8.onnx") & {"Conv", "FusedConv", "Add"}
-    assert not floats, "ONNX Runtime computes convolutions and sums in int8"
+    else:
+        floats = operators(folder / "int8.onnx") & {"Conv", "FusedConv", "Add"}
+        assert not floats, "ONNX Runtime computes convolutions and sums in int8"
 
 
 def test_the_zoo_is_the_table() -> None:

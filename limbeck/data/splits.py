@@ -141,6 +141,8 @@ def complete(source: Source, params: SplitParams, seed: int) -> dict[SplitName, 
     origin = np.zeros(len(owners), np.int64) if part.origin is None else part.origin.astype(np.int64)
     strata = part.labels * (origin.max(initial=0) + 1) + origin
     owners[is_new] = deal(strata[is_new], params, seed)
+    if params.validation is None:  # the source has split itself; what is left trains, whatever it is of
+        return {name: np.flatnonzero(owners == place) for place, name in enumerate(NAMES)}
     for label in np.setdiff1d(part.labels[is_new], part.labels[~is_new]):
         reached = set(owners[part.labels == label].tolist())
         missing = [name for name in NAMES if NAMES.index(name) not in reached and name != "calibration"]
@@ -193,6 +195,12 @@ def write(
             f"source {source.name!r} brings no test split of its own; give data.split.test a share."
             if source.test is None
             else f"source {source.name!r} brings its own test split; set data.split.test to null."
+        )
+    assigned = source.train.assigned
+    has_validation = assigned is not None and bool(np.isin(NAMES.index("validation"), assigned))
+    if params.validation is None and not has_validation:
+        raise DataError(
+            f"source {source.name!r} brings no validation split of its own; give data.split.validation a share."
         )
     if is_assigned:
         parts = complete(source, params, seed)

@@ -26,7 +26,9 @@ from limbeck.models.mlp import mlp
 from limbeck.models.mobilenet import mobilenet
 from limbeck.models.resnet import resnet
 from limbeck.models.resnet1d import resnet1d
+from limbeck.models.sequential import sequential
 from limbeck.models.text import ngram_embedding, text_transformer
+from limbeck.models.two_tower import two_tower
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnet": resnet,
@@ -39,6 +41,8 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnet1d": resnet1d,
     "ds_cnn": ds_cnn,
     "logmel": logmel,
+    "two_tower": two_tower,
+    "sequential": sequential,
     "ensemble": ensemble,
 }
 

@@ -23,7 +23,13 @@ def rows_in_int8() -> QuantizationSpec:
 
 
 def annotate_table(node: Node, key: str) -> None:
-    """Mark the table of an embedding."""
+    """Mark the table of an embedding.
+
+    One that is the weights of a layer too (tied embeddings) is rounded as they are, by output channel, which is by row: one
+    tensor of bytes serves both. Where that layer stays float the table has 8 bits of its own.
+    """
     table = node.args[0]
     assert isinstance(table, Node)
-    node.meta[key] = QuantizationAnnotation(input_qspec_map={table: rows_in_int8()}, _annotated=True)
+    marks = [user.meta[key].input_qspec_map for user in table.users if user is not node and key in user.meta]
+    tied = next((found[table] for found in marks if found.get(table) is not None), None)
+    node.meta[key] = QuantizationAnnotation(input_qspec_map={table: tied or rows_in_int8()}, _annotated=True)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -71,6 +72,7 @@ def tags_of(
     read: Mapping[str, Any] = yaml.safe_load(lock.read_text(encoding="utf-8")) if lock.exists() else {}
     head, dirty = git_state()
     test = quality["variants"][decision.variant]["test"]
+    metric = re.sub(r"[^\w./ :-]", "_", quality["metric"])  # MLflow takes no @ in a key: hr@10 becomes hr_10
     speed = latency["variants"][decision.variant]
     return {
         "limbeck.identity": decision.identity,
@@ -83,7 +85,7 @@ def tags_of(
         "limbeck.git": head,
         "limbeck.dirty": dirty,
         "limbeck.verdict": decision.verdict,
-        f"limbeck.{quality['metric']}": f"{test['value']:.4f} [{test['low']:.4f}, {test['high']:.4f}]",
+        f"limbeck.{metric}": f"{test['value']:.4f} [{test['low']:.4f}, {test['high']:.4f}]",
         "limbeck.bytes": str(speed["bytes"]),
         "limbeck.p50_ms": f"{speed['p50_ms']['value']:.4f}",
         "limbeck.contract": json.dumps(contract.model_dump()),

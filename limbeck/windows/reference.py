@@ -57,7 +57,7 @@ class Reference:
     @cached_property
     def centre(self) -> NDArray[np.float64]:
         """Mean of the training split per channel: sums of squares are taken about it, for the sake of their last digits."""
-        return np.array(self.meta.mean, np.float64)
+        return np.array(self.meta.mean or (0.0,) * self.meta.shape[-1], np.float64)  # codes have no mean
 
     @cached_property
     def variance(self) -> NDArray[np.float64]:

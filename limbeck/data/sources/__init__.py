@@ -9,7 +9,9 @@ from limbeck.data.sources.digits import digits
 from limbeck.data.sources.episodes import episodes
 from limbeck.data.sources.idx import idx
 from limbeck.data.sources.images import image_folder
+from limbeck.data.sources.interactions import interactions
 from limbeck.data.sources.series import series
+from limbeck.data.sources.shop import shop
 from limbeck.data.sources.source import Source
 from limbeck.data.sources.texts import texts
 from limbeck.data.sources.watch import watch
@@ -29,6 +31,8 @@ SOURCES: dict[str, Callable[..., Source]] = {
     "wavs": wavs,
     "windows": windows,
     "episodes": episodes,
+    "interactions": interactions,
+    "shop": shop,
 }
 
 

@@ -1,0 +1,164 @@
+"""The recipe `recommend` beside what a user would do instead, on the same made interactions.
+
+Popularity, neighbours of items, what followed the last item, ONNX Runtime's dynamic quantization of the teacher, and the
+student without a teacher. HR@10 and NDCG@10 over the whole catalogue, on each user's last interaction. Times are of
+interleaved rounds, one thread, batch 1. Neighbours are one thread of numpy over a dense table, and not timed.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from benchmarks.places import ROOT
+from limbeck import params as params_file
+from limbeck.data.splits import read, read_meta
+from limbeck.edge import measure as edge
+from limbeck.evaluation import estimate, paired_difference, predict, scorer
+from limbeck.export import run, to_onnx
+from limbeck.models import load
+
+RECIPE = ROOT / "recipes/recommend.yaml"
+LIMITS: dict[str, float] = {}
+ON_PHONE = "models/phone"
+STAGES = {
+    "prepare": "--out data --metrics metrics/prepare.json",
+    "teacher": "--data data --out models/teacher --metrics metrics/teacher.json --curves plots/teacher.csv",
+    "label": "--data data --teacher models/teacher --out labels --metrics metrics/label.json",
+    "distill": "--data data --labels labels --teacher models/teacher --out models/phone/distill --control "
+    "models/phone/control --metrics metrics/phone/distill.json --curves plots/phone/distill.csv",
+    "prune": "--data data --labels labels --student models/phone/distill --out models/phone/prune --metrics "
+    "metrics/phone/prune.json --curves plots/phone/prune.csv",
+    "quantize": "--data data --labels labels --pruned models/phone/prune --out models/phone/quantize --metrics "
+    "metrics/phone/quantize.json --curves plots/phone/quantize.csv",
+    "export": "--data data --teacher models/teacher --student models/phone/distill --pruned models/phone/prune "
+    "--quantized models/phone/quantize --out export/phone --metrics metrics/phone/export.json",
+}
+
+
+def made(folder: Path, *, quick: bool) -> None:
+    """Take the recipe to its exported files; `quick` means few users and one epoch."""
+    recipe = yaml.safe_load(RECIPE.read_text(encoding="utf-8"))
+    if quick:
+        recipe["data"]["source"] |= {"users": 120, "items": 60}
+        recipe["label"]["top"] = 8
+        recipe["teacher"]["train"]["epochs"] = recipe["targets"]["phone"]["student"]["train"]["epochs"] = 1
+        recipe["targets"]["phone"]["export"]["min_equal"] = 0.5
+    (folder / "params.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    for stage, words in STAGES.items():
+        target = [] if stage in ("prepare", "teacher", "label") else ["--target", "phone"]
+        command = [sys.executable, "-m", "stages", stage, *target, *words.split()]
+        subprocess.run(command, cwd=folder, env=environment, check=True)
+
+
+def neighbours(data: Path) -> dict[str, NDArray[np.float64]]:
+    """Tables that say how often items go together: popularity [K], cosine of co-occurrence [K, K], successors [K, K]."""
+    x, y = read(data, "train")
+    num = len(read_meta(data).classes)
+    together, follows = np.zeros((num, num)), np.zeros((num, num))
+    for codes, label in zip(np.asarray(x), np.asarray(y), strict=True):
+        items = codes[codes > 0] - 1
+        together[np.unique(items), label] += 1
+        if len(items):
+            follows[items[-1], label] += 1
+    popularity = np.bincount(y, minlength=num).astype(np.float64)
+    both = together + together.T
+    norms = np.sqrt(np.maximum(both.sum(1), 1))
+    return {"popularity": popularity, "item-kNN": both / norms[:, None] / norms, "last item's successors": follows}
+
+
+def answers(tables: dict[str, NDArray[np.float64]], x: NDArray[Any]) -> dict[str, NDArray[np.float64]]:
+    """Scores [N, K] of each of them; popularity says what stands first among equals."""
+    popularity = tables["popularity"]
+    hint = popularity / (1 + popularity.sum())
+    has_item = np.zeros((len(x), len(popularity) + 1))
+    np.put_along_axis(has_item, x.astype(np.int64), 1.0, axis=1)
+    last = np.concatenate([np.zeros((1, len(popularity))), tables["last item's successors"]])
+    return {
+        "popularity": np.tile(popularity, (len(x), 1)),
+        "item-kNN": has_item[:, 1:] @ tables["item-kNN"] + 1e-6 * hint,
+        "last item's successors": last[x[:, -1]] + hint,
+    }
+
+
+def dynamic(folder: Path) -> Path:
+    """The teacher as ONNX Runtime's `quantize_dynamic` leaves it, called without settings."""
+    import logging
+
+    from onnxruntime.quantization import quantize_dynamic
+
+    logging.getLogger().setLevel(logging.ERROR)  # it advises on preprocessing
+    path = folder / "teacher.dynamic.onnx"
+    quantize_dynamic(folder / "export/phone/teacher.onnx", path)
+    return path
+
+
+def rows(folder: Path, how: dict[str, Any]) -> dict[str, Any]:
+    """What a finished workspace of the recipe says, row by row."""
+    exported, data = folder / "export/phone", folder / "data"
+    x, y = (np.asarray(part) for part in read(data, "test"))
+    spec, control = load(folder / ON_PHONE / "control")
+    to_onnx(folder / "control.onnx", control, spec, 18, {})
+    files = {
+        "teacher": exported / "teacher.onnx", "teacher, quantize_dynamic": dynamic(folder),
+        "student, float": exported / "model.fp32.onnx", "student, int8": exported / "model.int8.onnx",
+    }  # fmt: skip
+    tables = neighbours(data)
+    logits: dict[str, NDArray[Any]] = answers(tables, x)
+    logits |= {name: run(path, x) for name, path in files.items()}
+    logits["student without a teacher, float"] = predict(control, x)
+    sizes = {name: path.stat().st_size for name, path in files.items()}
+    sizes |= {name: 4 * table.size for name, table in tables.items()}
+    sizes["student without a teacher, float"] = (folder / "control.onnx").stat().st_size
+    timed = edge.measure(files, threads=1, batch_size=1, **how)
+    hits = {name: scorer("hr@10")(said, y) for name, said in logits.items()}
+    gains = {name: scorer("ndcg@10")(said, y) for name, said in logits.items()}
+    shipped = "student, int8"
+    return {
+        "seconds": {},
+        "ratios": {
+            "teacher over student, bytes": sizes["teacher"] / sizes[shipped],
+            "student over teacher, HR@10": hits[shipped].mean() / hits["teacher"].mean(),
+            "student over teacher, NDCG@10": gains[shipped].mean() / gains["teacher"].mean(),
+        },
+        "limits": LIMITS,
+        "niceness": os.nice(0),
+        "load": os.getloadavg()[0],
+        "data": "made (limbeck/data/sources/shop.py)",
+        "users": len(y),
+        "items": len(spec.classes),
+        "hr@10": {name: estimate(scores, how["bootstrap"], how["seed"]) for name, scores in hits.items()},
+        "ndcg@10": {name: estimate(scores, how["bootstrap"], how["seed"]) for name, scores in gains.items()},
+        "drop": {
+            "hr@10": paired_difference(hits["teacher"], hits[shipped], how["bootstrap"], how["seed"]),
+            "ndcg@10": paired_difference(gains["teacher"], gains[shipped], how["bootstrap"], how["seed"]),
+        },
+        "bytes": sizes,
+        "p50_ms": {name: row["p50_ms"]["value"] for name, row in timed["variants"].items()},
+    }
+
+
+def measure(place: Path, params: Path) -> dict[str, Any]:
+    """Run the recipe and its rivals; `params` other than the default's means few users, one epoch."""
+    folder = place / "recommend"
+    folder.mkdir()
+    made(folder, quick=params != ROOT / "params.yaml")
+    return rows(folder, params_file.load(params).measure.model_dump())
+
+
+def table(result: dict[str, Any]) -> str:
+    """The rows of docs/recommend.md."""
+    lines = []
+    for name, hit in result["hr@10"].items():
+        gain, p50_ms = result["ndcg@10"][name]["value"], result["p50_ms"].get(name)
+        lines.append(
+            f"| {name} | {100 * hit['value']:.1f} [{100 * hit['low']:.1f}, {100 * hit['high']:.1f}] | {100 * gain:.1f} | "
+            f"{result['bytes'][name]:,} | {'-' if p50_ms is None else f'{p50_ms:.3f}'} |"
+        )
+    return "\n".join(lines)
