@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import yaml
 from numpy.typing import NDArray
 
@@ -88,14 +89,21 @@ def answers(tables: dict[str, NDArray[np.float64]], x: NDArray[Any]) -> dict[str
 
 
 def dynamic(folder: Path) -> Path:
-    """The teacher as ONNX Runtime's `quantize_dynamic` leaves it, called without settings."""
+    """The teacher as ONNX Runtime's `quantize_dynamic` leaves it, called without settings.
+
+    It calls what it makes by the names of nodes, which our files do without: they get some first.
+    """
     import logging
 
     from onnxruntime.quantization import quantize_dynamic
 
     logging.getLogger().setLevel(logging.ERROR)  # it advises on preprocessing
-    path = folder / "teacher.dynamic.onnx"
-    quantize_dynamic(folder / "export/phone/teacher.onnx", path)
+    named, path = folder / "teacher.named.onnx", folder / "teacher.dynamic.onnx"
+    model = onnx.load(folder / "export/phone/teacher.onnx")
+    for number, node in enumerate(model.graph.node):
+        node.name = f"node{number}"
+    onnx.save(model, named)
+    quantize_dynamic(named, path)
     return path
 
 
