@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import yaml
 from numpy.typing import NDArray
 
@@ -88,14 +89,29 @@ def answers(tables: dict[str, NDArray[np.float64]], x: NDArray[Any]) -> dict[str
 
 
 def dynamic(folder: Path) -> Path:
-    """The teacher as ONNX Runtime's `quantize_dynamic` leaves it, called without settings."""
+    """The teacher as ONNX Runtime's `quantize_dynamic` leaves it, called without settings.
+
+    It calls what it makes by the names of nodes, which our files do without: they get some first. And it transposes the
+    weights of the last layer where they lie, which breaks what else reads them: the rows that are looked up get a table of
+    their own, as a user would have to give them (onnxruntime 1.31).
+    """
     import logging
 
     from onnxruntime.quantization import quantize_dynamic
 
     logging.getLogger().setLevel(logging.ERROR)  # it advises on preprocessing
-    path = folder / "teacher.dynamic.onnx"
-    quantize_dynamic(folder / "export/phone/teacher.onnx", path)
+    named, path = folder / "teacher.named.onnx", folder / "teacher.dynamic.onnx"
+    model = onnx.load(folder / "export/phone/teacher.onnx")
+    tables = {tensor.name: tensor for tensor in model.graph.initializer}
+    for number, node in enumerate(model.graph.node):
+        node.name = f"node{number}"
+        if node.op_type == "Gather" and node.input[0] in tables:
+            own = onnx.TensorProto()
+            own.CopyFrom(tables[node.input[0]])
+            own.name = node.input[0] = f"{own.name}.looked_up"
+            model.graph.initializer.append(own)
+    onnx.save(model, named)
+    quantize_dynamic(named, path)
     return path
 
 
