@@ -43,6 +43,8 @@ def test_the_example_of_the_page_runs(workspace: Clone) -> None:
         if kind == "sh":
             said = workspace.run("bash", "-euxc", text).stdout
         else:
-            path.write_text(yaml.safe_dump(into(yaml.safe_load(path.read_text()), yaml.safe_load(text)), sort_keys=False))
+            path.write_text(
+                yaml.safe_dump(into(yaml.safe_load(path.read_text()), yaml.safe_load(text)), sort_keys=False)
+            )
     assert "model.int8" in said
     assert json.loads((workspace / "metrics/prepare.json").read_text())["samples"]["test"] > 0
