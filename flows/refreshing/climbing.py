@@ -111,7 +111,7 @@ class Refresh(Shipping):
         acted = [each.ended for each in told if each.outcome in ("champion", "canary") and each.ended]
         looked = look(
             place, self.target, champion, pending, self.rules,
-            variant=self.variant(place), contract=self.wanted(place), now=now, last_action=max(acted, default=None),
+            variant=self.variant(place), contract=params_file.ContractParams.model_validate(self.wanted(place)["contract"]), now=now, last_action=max(acted, default=None),
         )  # fmt: skip
         for told_line in looked.report.lines():
             self.say(told_line)
@@ -155,7 +155,7 @@ class Refresh(Shipping):
         opened = Story(
             model=self.model, target=self.target, number=told[-1].number + 1 if told else 1, began=now, champion=version, workspace=place,
             windows=[self.source(folder) for folder in pending], asked=why,
-            looked=seen, contract=self.wanted(place), tries=[self.planned(step, champion, pending, past) for step in steps],
+            looked=seen, wanted=self.wanted(place), tries=[self.planned(step, champion, pending, past) for step in steps],
         )  # fmt: skip
         for step in steps:
             if step.params is not None and not dry:

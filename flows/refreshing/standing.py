@@ -110,15 +110,17 @@ class Standing:
         """What a workspace's student has to keep."""
         return params_file.load(place / "params.yaml").targets[self.target].contract
 
-    def wanted(self, place: Path) -> ContractParams:
-        """What a person asked of it: a refresh may hold its rungs to less, and says so (`limbeck.refresh.rungs`)."""
-        asked = story.read(place.parent).contract if (place.parent / story.STORY).is_file() else None
-        return self.contract(place) if asked is None else asked
+    def wanted(self, place: Path) -> dict[str, Any]:
+        """What a person asked for where a refresh's rungs did otherwise: the target's contract and distill, parsed."""
+        if (place.parent / story.STORY).is_file() and (asked := story.read(place.parent).wanted) is not None:
+            return asked
+        section = _parsed(place)["targets"][self.target]
+        return {key: section[key] for key in ("contract", "distill")}
 
     def params(self, place: Path) -> dict[str, Any]:
-        """The params.yaml of a workspace, parsed, with the contract that a person asked for."""
-        found: dict[str, Any] = yaml.safe_load((place / "params.yaml").read_text(encoding="utf-8"))
-        found["targets"][self.target]["contract"] = self.wanted(place).model_dump(mode="json")
+        """The params.yaml of a workspace, parsed, with what a person asked for."""
+        found = _parsed(place)
+        found["targets"][self.target] |= self.wanted(place)
         return found
 
     def learned(self, place: Path) -> set[str]:
@@ -149,6 +151,11 @@ class Standing:
         made = self.place / f"{told.number:04d}"
         made.mkdir(parents=True, exist_ok=True)
         return made
+
+
+def _parsed(place: Path) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((place / "params.yaml").read_text(encoding="utf-8"))
+    return found
 
 
 def place_of(model: str) -> Path:

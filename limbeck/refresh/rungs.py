@@ -1,7 +1,7 @@
 """The ladder: what each rung is, as params of a workspace with one target, and what it costs.
 
     recalibrate   nothing is trained; int8 takes its ranges from the calibration split, in which the new samples are
-    norms         norms and biases follow the new data, taught by the champion's teacher; calibrated
+    norms         norms and biases follow the new data, taught by the champion's teacher where it is right; calibrated
     distil        a short training of every weight from the champion, with replay; the feedback decides on cuts and rates
     teacher       the teacher goes on learning from old and new; then the whole chain, from the champion before its cut
 
@@ -32,6 +32,8 @@ RUNGS: tuple[Rung, ...] = get_args(Rung)
 
 WEIGHS_THE_TEACHER = ("kd", "adaptive", "momentum")
 """Losses whose `alpha` takes from the labels what it gives the teacher. All others leave the labels their whole weight."""
+CORRECTABLE = ("kd", "dkd", "dist", "standardized", "adaptive", "sum")
+"""Losses on logits, in which a teacher that has not seen this world need not contradict the labels of those who have."""
 
 
 class TrainingRules(Section):
@@ -395,7 +397,7 @@ def params_of(rung: Rung, situation: Situation) -> dict[str, Any]:
     elif rung == "norms":
         _start(target, champion.student, "norms", rules.norms, situation.rates_share)
         label["num_views"] = rules.norms.views
-        target["distill"] = _weighed(target["distill"], situation.teachers_share)
+        target["distill"] = _corrected(_weighed(target["distill"], situation.teachers_share))
         target["prune"] = {"use": NONE}
         if situation.is_used("quantize"):
             target["quantize"]["qat"] = None
@@ -403,7 +405,7 @@ def params_of(rung: Rung, situation: Situation) -> dict[str, Any]:
         start = champion.unpruned if situation.grows_back else champion.student
         _start(target, start, "all", rules.distil, situation.rates_share)
         label["num_views"] = rules.distil.views
-        target["distill"] = _weighed(target["distill"], situation.teachers_share)
+        target["distill"] = _corrected(_weighed(target["distill"], situation.teachers_share))
         if situation.cuts_more:
             aims = {"ratio": rules.feedback.ratio, "max_macs": None, "latency": None}
             target["prune"] |= {**aims, "max_ratio": max(target["prune"]["max_ratio"], rules.feedback.ratio)}
@@ -491,6 +493,14 @@ def _weighed(distill: Mapping[str, Any], share: float) -> dict[str, Any]:
     if isinstance(parts := made.get("parts"), list):
         made["parts"] = [_weighed(part, share) for part in parts]
     return made
+
+
+def _corrected(distill: Mapping[str, Any]) -> dict[str, Any]:
+    """A loss whose teacher is put right where people know better; others as they are."""
+    if distill["use"] not in CORRECTABLE:
+        return dict(distill)
+    loss = {key: value for key, value in distill.items() if key != "control"}
+    return {"use": "corrected", "loss": loss, "control": distill.get("control", False)}
 
 
 def _is_number(value: Any) -> bool:

@@ -17,7 +17,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from limbeck.atomic import write_json
 from limbeck.errors import DataError
-from limbeck.params import ContractParams
 from limbeck.refresh.gate import Verdict
 from limbeck.refresh.rungs import Cost, Rung, Spent, Step, Work
 
@@ -135,7 +134,7 @@ class Story(_Part):
         champion: version that stands, and the folder that it was made in.
         asked: why the refresh began: what moved, or what was requested.
         looked: drift report, estimate and feedback.
-        contract: that a person asked for; None in stories of before it was kept.
+        wanted: of the target's section what rungs change and a person had asked for otherwise: contract and distill.
         exam: of the rung that passed, on test.
         asked_for: a yes that somebody waits for.
         approved: when a person said yes.
@@ -153,7 +152,7 @@ class Story(_Part):
     windows: list[Source]
     asked: str
     looked: dict[str, Any]
-    contract: ContractParams | None = None
+    wanted: dict[str, Any] | None = None
     tries: list[Try] = []
     exam: Judged | None = None
     data: str | None = None
