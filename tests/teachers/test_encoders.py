@@ -83,19 +83,20 @@ def section(folder: Path, settings: Any, **changed: Any) -> EncoderTeacher:
     return EncoderTeacher.model_validate(values | changed)
 
 
+GOLDEN = [
+    [-0.44219, -0.21503, 0.26457, 0.98971, 1.94585, -0.55162, -0.43197, -1.55932],
+    [-0.42164, -0.5756, 0.061, 0.94273, 2.1201, -0.17772, -0.68037, -1.26851],
+]
+"""What transformers 5.23.0 makes of the same weights: the mean of `BertModel`'s last hidden states over a text's pieces, [CLS] and
+[SEP] among them, normalized to length 8^0.5."""
+
+
 def test_an_encoder_answers_as_in_its_own_library(folder: Path, tmp_path: Path, settings: Any) -> None:
-    library = pytest.importorskip("transformers")
     data = prepared(tmp_path, folder)
     brought = from_encoder(section(folder, settings), data, splits.read_meta(data), folder)
-    theirs = library.BertModel(library.BertConfig(**CONFIG), add_pooling_layer=False).eval()
-    theirs.load_state_dict(load_file(folder / "model.safetensors"), strict=False)
     codes = torch.tensor([[5, 7, 8, 0, 0, 0], [6, 8, 9, 9, 9, 9]])
-    ids = torch.tensor([[3, 5, 7, 8, 4, 0, 0, 0], [3, 6, 8, 9, 9, 9, 9, 4]])
     with torch.no_grad():
-        hidden = theirs(input_ids=ids, attention_mask=(ids != 0).long()).last_hidden_state
-        mask = (ids != 0).float()[..., None]
-        mean = torch.nn.functional.normalize((hidden * mask).sum(1) / mask.sum(1)) * 8**0.5
-        assert torch.allclose(brought.network.body.pooled(codes), mean, atol=1e-5)  # type: ignore[operator]
+        assert torch.allclose(brought.network.body.pooled(codes), torch.tensor(GOLDEN), atol=2e-5)  # type: ignore[operator]
 
 
 def test_the_order_and_the_company_of_texts_do_not_matter(folder: Path, tmp_path: Path, settings: Any) -> None:
