@@ -7,8 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-pytest.importorskip("gymnasium", reason="the extra `decisions` is not installed")
-
 from limbeck import export, models
 from limbeck.checkpoint import Spec
 from limbeck.components import Component

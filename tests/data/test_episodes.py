@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytest.importorskip("gymnasium", reason="the extra `decisions` is not installed")
-
 from limbeck import models
 from limbeck.components import Component
 from limbeck.data import splits

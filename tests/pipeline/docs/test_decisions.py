@@ -46,7 +46,6 @@ def test_the_recipe_and_the_page_use_the_same_metric() -> None:
 
 @pytest.mark.slow
 def test_the_example_of_the_page_trains_a_policy(tmp_path: Path) -> None:
-    pytest.importorskip("gymnasium", reason="the extra `decisions` is not installed")
     made = clone(make_origin(tmp_path / "origin"), tmp_path / "limbeck")
     (made / re.match(r"# (\S+)", CODE)[1]).write_text(CODE)  # type: ignore[index]
     (made / "params.yaml").write_text(yaml.safe_dump(values(), sort_keys=False))
