@@ -23,7 +23,7 @@ from limbeck.models.ensemble import ensemble
 from limbeck.models.mlp import mlp
 from limbeck.models.mobilenet import mobilenet
 from limbeck.models.resnet import resnet
-from limbeck.models.text import ngram_embedding, text_transformer
+from limbeck.models.text import ngram_embedding, text_cnn, text_transformer
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnet": resnet,
@@ -31,6 +31,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "mobilenet": mobilenet,
     "mlp": mlp,
     "ngram_embedding": ngram_embedding,
+    "text_cnn": text_cnn,
     "text_transformer": text_transformer,
     "bert": bert,
     "ensemble": ensemble,
