@@ -23,6 +23,7 @@ from benchmarks import (
     prepare,
     refresh,
     sparsity,
+    text,
     training,
     windows,
 )
@@ -43,13 +44,14 @@ BENCHMARKS = {
     "prepare": prepare,
     "refresh": refresh,
     "sparsity": sparsity,
+    "text": text,
     "training": training,
     "windows": windows,
 }
 ON_DATA = ("int8", "loops")
 LONG = ("drift", "faults", "refresh")
-OF_A_RUN = ("policy",)
-"""Needs the workspace of its recipe."""
+OF_A_RUN = ("policy", "text")
+"""Each needs the workspace of its recipe."""
 
 
 def main(

@@ -48,7 +48,10 @@ def threshold(own_N: NDArray[np.float64], foreign_N: NDArray[np.float64]) -> flo
 
 
 def judge(
-    logits_NK: NDArray[np.floating[Any]], labels_N: NDArray[np.int64], foreign_MK: NDArray[np.floating[Any]], below: float
+    logits_NK: NDArray[np.floating[Any]],
+    labels_N: NDArray[np.int64],
+    foreign_MK: NDArray[np.floating[Any]],
+    below: float,
 ) -> Rejection:
     """What a threshold does on samples that did not choose it.
 
@@ -61,6 +64,4 @@ def judge(
     """
     answered = confidence(logits_NK) >= below
     right = answered & (logits_NK.argmax(axis=1) == labels_N)
-    return Rejection(
-        float(answered.mean()), float(right.mean()), float((confidence(foreign_MK) < below).mean())
-    )
+    return Rejection(float(answered.mean()), float(right.mean()), float((confidence(foreign_MK) < below).mean()))

@@ -171,7 +171,15 @@ class TextCnn(nn.Module):
     """Filters over neighbouring codes, where each answers most; beside them the mean embedding; a hidden layer, a head."""
 
     def __init__(
-        self, num_classes: int, rows: int, width: int, filters: int, reach: int, hidden: int, dropout: float, start: Start
+        self,
+        num_classes: int,
+        rows: int,
+        width: int,
+        filters: int,
+        reach: int,
+        hidden: int,
+        dropout: float,
+        start: Start,
     ) -> None:
         super().__init__()
         self.inherits = start == "teacher"

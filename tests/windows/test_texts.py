@@ -23,7 +23,9 @@ WORDS = {"weather": ("rain", "sun", "wind", "snow"), "music": ("song", "band", "
 
 def requests(num: int, start: int = 0) -> list[tuple[str, str]]:
     return [
-        (f"{WORDS[label][n % 4]} number {n}", label) for n in range(start, start + num) for label in ("weather", "music")
+        (f"{WORDS[label][n % 4]} number {n}", label)
+        for n in range(start, start + num)
+        for label in ("weather", "music")
     ]
 
 
@@ -37,7 +39,9 @@ def write_lines(path: Path, rows: Sequence[Any]) -> Path:
 def texts(tmp_path: Path, yard: Yard) -> Yard:
     """A yard whose base data are texts."""
     file = write_lines(tmp_path / "base.jsonl", [{"text": text, "label": label} for text, label in requests(60)])
-    source = bind(Component.model_validate({"use": "texts", "train": str(file), "tokenizer": NGRAMS}), SOURCES, "source")()
+    source = bind(
+        Component.model_validate({"use": "texts", "train": str(file), "tokenizer": NGRAMS}), SOURCES, "source"
+    )()
     splits.write(tmp_path / "base", source, SplitParams(test=0.2, validation=0.2, calibration=0.1), 0)
     return replace(yard, data=tmp_path / "base")
 
@@ -52,7 +56,9 @@ def test_dropped_texts_become_the_codes_that_a_device_would_make(texts: Yard) ->
     assert (arrived.name, arrived.reasons) == ("morning", ())
     window = read_window(arrived.folder)
     made = tokenizer.read(texts.data / tokenizer.NAME)
-    assert np.array_equal(np.load(arrived.folder / "x.npy"), tokenizer.encode_all(made, [row["text"] for row in rows[:-1]]))
+    assert np.array_equal(
+        np.load(arrived.folder / "x.npy"), tokenizer.encode_all(made, [row["text"] for row in rows[:-1]])
+    )
     assert window.y[:4].tolist() == [UNLABELLED, UNLABELLED, 1, 0]
     assert window.about.counts.broken == 1
 
@@ -66,7 +72,9 @@ def test_codes_outside_of_the_table_are_refused(texts: Yard) -> None:
     assert (reason.check, reason.found) == ("unusable", "4 of 30: 0 broken, 0 not finite, 4 out of range")
 
 
-@pytest.mark.parametrize("line", ['["rain", "weather"]', '{"label": "weather"}', '{"text": "rain", "label": []}', "{", "\xff"])
+@pytest.mark.parametrize(
+    "line", ['["rain", "weather"]', '{"label": "weather"}', '{"text": "rain", "label": []}', "{", "\xff"]
+)
 def test_what_is_no_text_with_a_label_sets_the_entry_aside(texts: Yard, line: str) -> None:
     texts.drop.mkdir()
     (texts.drop / "odd.jsonl").write_bytes(b'{"text": "hail"}\n' + line.encode("latin-1") + b"\n")
