@@ -25,6 +25,7 @@ from benchmarks import (
     refresh,
     series,
     sparsity,
+    text,
     training,
     windows,
 )
@@ -47,13 +48,14 @@ BENCHMARKS = {
     "refresh": refresh,
     "series": series,
     "sparsity": sparsity,
+    "text": text,
     "training": training,
     "windows": windows,
 }
 ON_DATA = ("int8", "loops", "series")
 LONG = ("drift", "faults", "recommend", "refresh")
-OF_A_RUN = ("policy",)
-"""Needs the workspace of its recipe."""
+OF_A_RUN = ("policy", "text")
+"""Each needs the workspace of its recipe."""
 
 
 def main(

@@ -88,6 +88,7 @@ def unfold_late(model: onnx.ModelProto) -> onnx.ModelProto:
         node.output[0]: node for node in graph.node
         if node.op_type == "DequantizeLinear" and node.input[0] in constants and _axis(node) == 0
     }  # fmt: skip
+    cast = {node.output[0]: node for node in graph.node if node.op_type == "Cast" and node.input[0] in constants}
     uses = Counter(name for node in graph.node for name in node.input)
     made: list[onnx.NodeProto] = []
     gone: set[str] = set()
@@ -96,9 +97,10 @@ def unfold_late(model: onnx.ModelProto) -> onnx.ModelProto:
         if before is None or _axis(node) != 0 or len(constants[before.input[1]].dims) != 1:
             made.append(node)
             continue
-        assert not any(onnx.numpy_helper.to_array(constants[name]).any() for name in before.input[2:]), (
-            "rows are symmetric"
-        )
+        zeros = [
+            cast[name].input[0] if name in cast else name for name in before.input[2:]
+        ]  # of long tables: not folded
+        assert not any(onnx.numpy_helper.to_array(constants[name]).any() for name in zeros), "rows are symmetric"
         table, scales, rows = before.input[0], before.input[1], node.input[1]
         column = f"{scales}.column"
         if column not in constants:
@@ -118,6 +120,8 @@ def unfold_late(model: onnx.ModelProto) -> onnx.ModelProto:
         if not uses[node.input[0]]:
             gone.add(node.input[0])
     kept = [node for node in made if not (node.op_type == "DequantizeLinear" and node.output[0] in gone)]
+    used = {name for node in kept for name in node.input}
+    kept = [node for node in kept if node.output[0] not in cast or node.output[0] in used]
     del graph.node[:]
     graph.node.extend(kept)
     needed = {name for node in kept for name in node.input}

@@ -38,7 +38,8 @@ def run(
     """Export teacher, student, pruned and int8 model; prove each against torch on samples of the validation split."""
     meta = read_meta(data)
     whole, _ = read(data, "validation")
-    x = np.array(whole[:: -(-len(whole) // PROOF_SAMPLES)])
+    apart = -(-len(whole) // PROOF_SAMPLES)
+    x = np.array(whole[::apart])
     sample = torch.from_numpy(x[:1].copy())
     sources = {"teacher": teacher, "student": student, "model.fp32": pruned, "model.int8": quantized}
     if checkpoint.read(quantized)[0].quantization is None:
@@ -71,7 +72,7 @@ def run(
     texts = None
     if (tokenizer := tokenizer_file(data)) is not None:
         shutil.copyfile(tokenizer, out / tokenizer.name)  # text is raw input: what reads it ships beside the model
-        texts = [text or "" for text in islice(read_texts(data, "validation"), len(inputs))]
+        texts = [text or "" for text in islice(read_texts(data, "validation"), 0, len(inputs) * apart, apart)]
     golden.write(out / "golden.npz", inputs, answers, texts)
     if texts is not None:
         golden.check_texts(out / "golden.npz", read_tokenizer(out / TOKENIZER))

@@ -112,6 +112,13 @@ ZOO: dict[str, st.SearchStrategy[Spec]] = {
     "ngram_embedding": text_model_of(
         "ngram_embedding", rows=st.sampled_from([[NUM_CODES, 97], [NUM_CODES]]), width=st.sampled_from([16, 5])
     ),
+    "text_cnn": text_model_of(
+        "text_cnn",
+        rows=st.just(NUM_CODES),
+        width=st.sampled_from([16, 5]),
+        filters=st.sampled_from([8, 12]),
+        reach=st.sampled_from([3, 5, 1]),
+    ),
     "text_transformer": text_model_of(
         "text_transformer",
         rows=st.just(NUM_CODES),

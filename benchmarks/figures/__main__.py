@@ -44,7 +44,9 @@ def dynamically_quantized(folder: Path, target: str, into: Path) -> Path:
     from onnxruntime.quantization import quantize_dynamic
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    quant_pre_process(folder / f"export/{target}/teacher.onnx", into.with_suffix(".float.onnx"), skip_symbolic_shape=True)
+    quant_pre_process(
+        folder / f"export/{target}/teacher.onnx", into.with_suffix(".float.onnx"), skip_symbolic_shape=True
+    )
     quantize_dynamic(into.with_suffix(".float.onnx"), into)
     return into
 
@@ -62,7 +64,9 @@ def statically_quantized(folder: Path, target: str, variant: str, into: Path) ->
             sample = next(self._samples, None)
             return None if sample is None else {"input": sample[None]}
 
-    quant_pre_process(folder / f"export/{target}/{variant}.onnx", into.with_suffix(".float.onnx"), skip_symbolic_shape=True)
+    quant_pre_process(
+        folder / f"export/{target}/{variant}.onnx", into.with_suffix(".float.onnx"), skip_symbolic_shape=True
+    )
     quantize_static(
         into.with_suffix(".float.onnx"), into, Samples(), per_channel=True,
         activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,

@@ -27,7 +27,7 @@ from limbeck.models.mobilenet import mobilenet
 from limbeck.models.resnet import resnet
 from limbeck.models.resnet1d import resnet1d
 from limbeck.models.sequential import sequential
-from limbeck.models.text import ngram_embedding, text_transformer
+from limbeck.models.text import ngram_embedding, text_cnn, text_transformer
 from limbeck.models.two_tower import two_tower
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
@@ -36,6 +36,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "mobilenet": mobilenet,
     "mlp": mlp,
     "ngram_embedding": ngram_embedding,
+    "text_cnn": text_cnn,
     "text_transformer": text_transformer,
     "bert": bert,
     "resnet1d": resnet1d,

@@ -167,6 +167,85 @@ def ngram_embedding(
     return NgramEmbedding(num_classes, rows, width, hidden, dropout, start)
 
 
+class TextCnn(nn.Module):
+    """Filters over neighbouring codes, where each answers most; beside them the mean embedding; a hidden layer, a head."""
+
+    def __init__(
+        self,
+        num_classes: int,
+        rows: int,
+        width: int,
+        filters: int,
+        reach: int,
+        hidden: int,
+        dropout: float,
+        start: Start,
+    ) -> None:
+        super().__init__()
+        self.inherits = start == "teacher"
+        self.rows = rows
+        self.codes = nn.Embedding(rows, width)
+        nn.init.normal_(self.codes.weight, std=1 / math.sqrt(width))
+        self.filters = nn.Conv1d(width, filters, reach, padding=reach // 2)
+        self.norm = nn.LayerNorm(width)
+        self.dropout = nn.Dropout(dropout)
+        self.of_mean, self.of_filters = nn.Linear(width, hidden), nn.Linear(filters, hidden)
+        self.head = nn.Linear(hidden, num_classes)
+
+    def inherit_(self, teacher: nn.Module) -> None:
+        """See `inherit_table_`."""
+        inherit_table_(self.codes, teacher)
+
+    def forward(self, codes_BL: Tensor) -> Tensor:
+        """Codes [B, L] -> logits [B, K]."""
+        is_there_BL1 = (codes_BL != 0).float().unsqueeze(2)
+        rows_BLD = self.codes(codes_BL.long() % self.rows) * is_there_BL1
+        mean_BD = rows_BLD.sum(1) / is_there_BL1.sum(1).clamp(min=1.0)
+        answers_BLF = functional.relu(self.filters(rows_BLD.transpose(1, 2))).transpose(1, 2)
+        most_BF = (answers_BLF * is_there_BL1).amax(1)
+        hidden_BH = self.of_mean(self.dropout(self.norm(mean_BD))) + self.of_filters(self.dropout(most_BF))
+        return self.head(functional.relu(hidden_BH))  # type: ignore[no-any-return]
+
+
+def text_cnn(
+    shape: tuple[int, ...],
+    num_classes: int,
+    *,
+    rows: Annotated[int, Field(ge=2)],
+    width: PositiveInt,
+    filters: PositiveInt,
+    reach: PositiveInt,
+    hidden: PositiveInt,
+    dropout: Quality = 0.0,
+    start: Start = "chance",
+) -> nn.Module:
+    """Filters over embeddings of neighbouring codes and their maximum over the text, then one hidden layer.
+
+    Kim 2014, Convolutional Neural Networks for Sentence Classification, with filters of one length; the mean embedding of
+    Iyyer et al. 2015, Deep Unordered Composition Rivals Syntactic Methods for Text Classification, enters the hidden layer
+    beside them.
+
+    Args:
+        shape: [L].
+        num_classes: K.
+        rows: of the table of codes; as many as the tokenizer has: no collisions.
+        width: D, numbers of a row.
+        filters: so many; pruning cuts them.
+        reach: codes that a filter sees; odd.
+        hidden: units; pruning cuts them.
+        dropout: share of what enters the hidden layer that a training step forgets.
+        start: what codes mean before training: nothing, or what they mean to the `teacher`.
+
+    Raises:
+        ComponentError: the samples are no codes, or `reach` is even.
+
+    """
+    expect_codes(shape, "text_cnn")
+    if reach % 2 == 0:
+        raise ComponentError(f"model 'text_cnn': reach is {reach}; expected an odd number of codes.")
+    return TextCnn(num_classes, rows, width, filters, reach, hidden, dropout, start)
+
+
 class Attention(nn.Module):
     """Multi-head self-attention (Vaswani et al. 2017, section 3.2), blind to padding."""
 

@@ -13,6 +13,7 @@ from torchao.quantization.pt2e.quantizer import (
     QuantizationAnnotation,
     QuantizationConfig,
     get_input_act_qspec,
+    get_module_name_filter,
     get_output_act_qspec,
 )
 from torchao.quantization.pt2e.quantizer.x86_inductor_quantizer import QUANT_ANNOTATION_KEY, X86InductorQuantizer
@@ -32,8 +33,13 @@ class OnnxRuntimeQuantizer(X86InductorQuantizer):  # type: ignore[misc]
     def annotate(self, model: GraphModule) -> GraphModule:
         """Mark what is to be int8, in place."""
         super().annotate(model)
+        left_in_float = [
+            get_module_name_filter(name) for name, config in self.module_name_qconfig.items() if config is None
+        ]
         if self.global_config is not None:
             for node in model.graph.nodes:
+                if node.target == aten.conv1d.default and not any(is_left(node) for is_left in left_in_float):
+                    self._annotate_conv_node_helper(node, False, self.global_config)  # as on x86 only of two axes
                 if node.target == aten.embedding.default:
                     annotate_table(node, QUANT_ANNOTATION_KEY)
                 elif node.target in SUMS:

@@ -71,7 +71,8 @@ class Sieve(NpyWriter):
             low, high = reference.range
             self._low = low - rules.range_margin * (high - low)
             self._high = high + rules.range_margin * (high - low)
-        self._expected = reference.variance
+        self._num_codes = None if reference.tokenizer is None else reference.tokenizer.size
+        self._expected, self._has_values = reference.variance, not reference.is_codes
         self.repeated = self.broken = self.not_finite = self.out_of_range = 0
 
     def passes(self, sample: NDArray[Any]) -> bool:
@@ -96,6 +97,9 @@ class Sieve(NpyWriter):
             if (values < self._low).any() or (values > self._high).any():
                 self.out_of_range += 1
                 return False
+        if self._num_codes is not None and not ((sample >= 0) & (sample < self._num_codes)).all():
+            self.out_of_range += 1
+            return False
         raw = sample.tobytes()
         known_as = fingerprint(raw)
         if known_as in self._known:
@@ -107,6 +111,8 @@ class Sieve(NpyWriter):
 
     def look(self, block: bytearray) -> None:
         """Learn how much samples differ."""
+        if not self._has_values:
+            return
         values = np.frombuffer(block, self.dtype).astype(np.float64)
         size = math.prod(self._meta.shape)
         self._spread.add(values.reshape(len(values) // size, -1, self._meta.shape[-1]))

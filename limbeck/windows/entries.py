@@ -1,6 +1,7 @@
-"""What people drop: arrays, images, and labels that come late.
+"""What people drop: arrays, texts, images, and labels that come late.
 
     NAME.npz                x [N, ...], perhaps y [N] (indices, -1 for none; or names, "" for none), perhaps `classes`
+    NAME.jsonl              an object with `text`, perhaps `label`, in each line; read by the tokenizer of the base data
     NAME/, NAME.zip, NAME.tar.gz ...    images, a folder for each class, those below `unlabelled/` without one
     NAME.labels.csv         `sample,class` or `digest,class`: labels for the window NAME, by what its samples were called
     NAME.request.yaml       no data, and left alone here: what is wanted of the model (limbeck.refresh.requests)
@@ -13,6 +14,7 @@ unfinished copy for as long as it is called so: renaming it at the end is the ot
 import csv
 import hashlib
 import io
+import json
 import math
 import os
 import re
@@ -33,12 +35,13 @@ from limbeck.data.sources.images import SUFFIXES, image_folder
 from limbeck.data.sources.packed import listed
 from limbeck.data.sources.source import Broken
 from limbeck.data.window import UNLABELLED
+from limbeck.edge.tokenizer import TextError, Tokenizer, encode
 from limbeck.errors import DataError
 from limbeck.windows.checks import Unfit
 from limbeck.windows.rules import WindowRules
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
-LABELS, ARRAYS, REQUEST = ".labels.csv", ".npz", ".request.yaml"
+LABELS, ARRAYS, TEXTS, REQUEST = ".labels.csv", ".npz", ".jsonl", ".request.yaml"
 UNFINISHED = (".partial", ".part", ".tmp")
 NO_CLASS = "unlabelled"
 """The folder of images without a label."""
@@ -46,7 +49,7 @@ NO_CLASS = "unlabelled"
 MAX_NAME = 80
 AGAIN = "mend it and drop it again under the same name"
 
-Kind: TypeAlias = Literal["arrays", "images", "labels", "unknown"]
+Kind: TypeAlias = Literal["arrays", "texts", "images", "labels", "unknown"]
 State: TypeAlias = tuple[tuple[str, int, int], ...]
 """Paths below an entry, with sizes and times of change in nanoseconds."""
 
@@ -88,13 +91,15 @@ def kind_of(entry: Path) -> Kind:
         return "images"
     if name.endswith(LABELS):
         return "labels"
+    if name.endswith(TEXTS):
+        return "texts"
     return "arrays" if name.endswith(ARRAYS) else "unknown"
 
 
 def name_of(entry: Path) -> str:
     """The name of an entry's window: letters, digits, `-` and `_`."""
     stem = entry.name
-    for endings in (UNFINISHED, (LABELS, ARRAYS, *sorted(ARCHIVES, key=len, reverse=True))):
+    for endings in (UNFINISHED, (LABELS, ARRAYS, TEXTS, *sorted(ARCHIVES, key=len, reverse=True))):
         cut = next((len(ending) for ending in endings if stem.lower().endswith(ending)), 0)
         stem = stem[: len(stem) - cut]
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-")[:MAX_NAME] or "window"
@@ -131,8 +136,14 @@ def digest_of(entry: Path) -> str:
     return hashlib.sha256(content.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def open_entry(entry: Path, meta: Meta, rules: WindowRules) -> Incoming:
+def open_entry(entry: Path, meta: Meta, rules: WindowRules, tokenizer: Tokenizer | None = None) -> Incoming:
     """The samples of an entry.
+
+    Args:
+        entry: what was dropped.
+        meta: of the base data.
+        rules: how much may come.
+        tokenizer: that of the base data; None: they are no texts.
 
     Raises:
         Unfit: it is too large, of another kind, or not laid out as expected.
@@ -142,11 +153,13 @@ def open_entry(entry: Path, meta: Meta, rules: WindowRules) -> Incoming:
     kind = kind_of(entry)
     if kind == "arrays":
         return _arrays(entry, meta, rules)
+    if kind == "texts":
+        return _texts(entry, meta, rules, tokenizer)
     if kind == "images":
         return _images(entry, meta, rules)
     raise Unfit(
         "schema",
-        expected=f"NAME{ARRAYS}, a folder or NAME{{{','.join(ARCHIVES)}}} of images, or NAME{LABELS}",
+        expected=f"NAME{ARRAYS}, NAME{TEXTS}, a folder or NAME{{{','.join(ARCHIVES)}}} of images, or NAME{LABELS}",
         found=f"{entry.name}{', which is a link' if entry.is_symlink() else ''}",
         next_step="drop it in one of these forms",
     )
@@ -199,6 +212,49 @@ def _arrays(entry: Path, meta: Meta, rules: WindowRules) -> Incoming:
             yield sample[..., None] if is_grey else sample
 
     return Incoming(classes, labels, [str(number) for number in range(shape[0])], samples)
+
+
+def _texts(entry: Path, meta: Meta, rules: WindowRules, tokenizer: Tokenizer | None) -> Incoming:
+    if tokenizer is None:
+        raise Unfit(
+            "schema", expected=f"samples of {meta.dtype}{list(meta.shape)}, as data/meta.json says", found="texts",
+            next_step=f"drop them as NAME{ARRAYS}",
+        )  # fmt: skip
+    check_size(entry.stat().st_size, 0, rules)
+    names, keys = [], []
+    for number, (_, label) in _lines(entry):
+        names.append(label)
+        keys.append(str(number))
+        check_size(0, len(names), rules)
+    classes, labels = with_new(meta.classes, names)
+
+    def samples() -> Iterator[NDArray[np.int32] | Broken]:
+        for number, (text, _) in _lines(entry):
+            try:
+                yield encode(tokenizer, text)
+            except TextError as error:
+                yield Broken(f"{entry.name}:{number}", str(error))
+
+    return Incoming(classes, labels, keys, samples)
+
+
+def _lines(entry: Path) -> Iterator[tuple[int, tuple[Any, str]]]:
+    """Number, text (or what stands for it) and label ("": none) of each line that is not blank."""
+    with entry.open("rb") as stream:
+        for number, line in enumerate(stream, start=1):
+            if not line.strip():
+                continue
+            try:
+                found = json.loads(line.decode("utf-8-sig"))
+            except (ValueError, RecursionError) as error:
+                found = error
+            label = found.get("label") if isinstance(found, dict) else None
+            if not isinstance(found, dict) or "text" not in found or not isinstance(label, str | int | None):
+                raise Unfit(
+                    "schema", expected='{"text": TEXT}, perhaps with "label": CLASS, on each line, in UTF-8',
+                    found=f"line {number}: {line[:80].decode(errors='backslashreplace').strip()}", next_step=AGAIN,
+                )  # fmt: skip
+            yield number, (found["text"], "" if label is None else str(label))
 
 
 def _checked_names(entry: Path) -> NDArray[Any]:

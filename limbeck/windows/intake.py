@@ -149,7 +149,7 @@ def _take(taker: "Taker", entry: Path, settled_before: float, waiting: list[str]
         else:
             folder = taker.take(
                 arrival,
-                lambda: entries.open_entry(entry, taker.reference.meta, taker.rules),
+                lambda: entries.open_entry(entry, taker.reference.meta, taker.rules, taker.reference.tokenizer),
                 lambda: _is_same(entry, state),
             )
     if folder is None:

@@ -10,8 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from limbeck.data.content import fingerprints
-from limbeck.data.prepared import NAMES, Meta, read, read_meta
+from limbeck.data.prepared import NAMES, Meta, read, read_meta, tokenizer_file
 from limbeck.data.sources.arrays import streamed
+from limbeck.edge import tokenizer
+from limbeck.edge.tokenizer import Tokenizer
+from limbeck.kinds import kind_of
 from limbeck.windows.labelling import Teacher
 
 BLOCK = 1024
@@ -30,6 +33,17 @@ class Reference:
     def __init__(self, data: Path, teacher: Teacher | None) -> None:
         self.data, self.teacher = data, teacher
         self.meta: Meta = read_meta(data)
+
+    @property
+    def is_codes(self) -> bool:
+        """Whether samples are rows of a table."""
+        return kind_of(self.meta.shape, self.meta.dtype) == "codes"
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer | None:
+        """What made the codes of texts; None of other data."""
+        file = tokenizer_file(self.data)
+        return None if file is None else tokenizer.read(file)
 
     @cached_property
     def fingerprints(self) -> NDArray[np.uint64]:
@@ -61,7 +75,9 @@ class Reference:
 
     @cached_property
     def variance(self) -> NDArray[np.float64]:
-        """Of the training split between samples, summed over positions, per channel."""
+        """Of the training split between samples, summed over positions, per channel. Codes are names and have none: 0."""
+        if self.is_codes:
+            return np.zeros(1)
         spread = Spread(self.centre)
         for block in self._train_blocks():
             spread.add(block)

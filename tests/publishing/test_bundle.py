@@ -5,13 +5,16 @@ from pathlib import Path
 
 import pytest
 
+from limbeck.edge import bundle, tokenizer
+from limbeck.edge import manifest as manifest_file
 from limbeck.edge.manifest import sha256
 from limbeck.edge.measure import open_session
+from limbeck.edge.tokenizer import Ngrams
 from limbeck.errors import PublishingError, TrackingError
 from limbeck.publishing.bundle import Registered
 from limbeck.tracking.server import open_client
-from tests.publishing.conftest import CONTRACT, register_version
-from tests.tracking.conftest import MODEL
+from tests.publishing.conftest import CONTRACT, MEASURED, register_version
+from tests.tracking.conftest import MODEL, register, write_export
 
 
 @pytest.fixture
@@ -72,3 +75,19 @@ def test_the_registry_shows_what_is_served(registered: Registered) -> None:
     assert registered.mirror(MODEL, "champion", None) == "1"
     assert registered.mirror(MODEL, "champion", None) is None
     assert "limbeck.served.champion" not in client.get_registered_model(MODEL).tags
+
+
+def test_a_version_that_reads_texts_ships_the_tokenizer_that_was_registered(uri: str, workspace: Path) -> None:
+    exported = workspace / "export"
+    described = write_export(exported, 0.0)
+    tokenizer.write(exported / tokenizer.NAME, Ngrams(length=4, buckets=9, words=1, characters=()))
+    manifest_file.write(exported, **{key: value for key, value in described.items() if key not in ("format", "files")})
+    tags = {"limbeck.contract": json.dumps(CONTRACT), "limbeck.measured": json.dumps(MEASURED)}
+    register(uri, exported, manifest_file.read(exported), tags=tags)
+    Registered(uri).make_bundle(MODEL, 1, workspace / "made")
+    assert (workspace / "made" / tokenizer.NAME).read_bytes() == (exported / tokenizer.NAME).read_bytes()
+    assert bundle.parse((workspace / "made" / manifest_file.NAME).read_bytes()).has_tokenizer
+    (kept,) = (workspace / "mlruns").rglob(tokenizer.NAME)
+    tokenizer.write(kept, Ngrams(length=4, buckets=8, words=1, characters=()))
+    with pytest.raises(TrackingError, match=r"files of version 1 of digits-phone are not those that were registered"):
+        Registered(uri).make_bundle(MODEL, 1, workspace / "changed")
