@@ -72,7 +72,7 @@ class _Silent:
 def averaged(place: Path, values: params_file.Params) -> Path:
     """Train a network of averaged embeddings on labels alone; its file."""
     train = values.targets[TARGET].student.train.model_copy(update={"epochs": EPOCHS})
-    student = StudentParams(model=AVERAGED, train=train)
+    student = StudentParams(model=AVERAGED_WORDS, train=train)
     (place / "scratch").mkdir()
     data = WORKSPACE / "data"
     network, _ = train_student(
