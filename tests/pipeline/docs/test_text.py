@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 import yaml
 
+from benchmarks import text
 from limbeck.components import Component
 from limbeck.data import splits
 from limbeck.data.sources import open_source
 from limbeck.data.sources.tokenizers import TOKENIZERS
 from limbeck.params import Params
 from stages.__main__ import check_components
-from tests.conftest import TINY
+from tests.conftest import ROOT, TINY
 from tests.pipeline.clones import clone, make_origin
 from tests.pipeline.docs.pages import blocks_of, into, text_of
 
@@ -42,6 +43,10 @@ def test_the_section_is_one_that_the_pipeline_takes() -> None:
 def test_the_tables_name_every_tokenizer_and_the_students() -> None:
     named = re.findall(r"^\| `(\w+)` \|", text_of("text"), re.MULTILINE)
     assert named == [*TOKENIZERS, "ngram_embedding", "text_cnn", "text_transformer"]
+
+
+def test_what_the_page_says_of_requests_was_measured() -> None:
+    assert text.table(json.loads((ROOT / "benchmarks/results/text.json").read_text())) in text_of("text")
 
 
 def test_the_section_prepares_texts(tmp_path: Path) -> None:
