@@ -1,0 +1,143 @@
+"""What is done to an ONNX graph between torch's exporter and the file: fewer bytes, quicker rows, equal bytes everywhere."""
+
+import math
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import onnx
+
+FOLDED = 1024
+"""A constant of no more numbers is folded in any case."""
+
+
+def simplify_(model: Any) -> None:
+    """What torch's exporter does in the end, in place, but for constants that a formula says in fewer bytes.
+
+    The kernels of a spectrogram are such: folded they would take more than the network behind them. ONNX Runtime folds
+    them when it opens the file.
+    """
+    from onnxscript.optimizer import optimize_ir
+    from onnxscript.rewriter import onnx_fusions
+
+    def stays(node: Any) -> bool | None:
+        """False: the node is not folded; None: as usual."""
+        outputs = sum(
+            math.prod(value.shape.numpy()) for value in node.outputs if value.shape and value.shape.is_static()
+        )
+        inputs = sum(
+            value.const_value.size for value in node.inputs if value is not None and value.const_value is not None
+        )
+        return False if outputs > max(FOLDED, 2 * inputs) else None
+
+    optimize_ir(model, should_fold=stays)
+    onnx_fusions.fuse(model)
+
+
+def unfold_late(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Scale rows after they are gathered, not the whole table before, in place.
+
+    Gather(DequantizeLinear(table)) makes floats of all rows for each request: ONNX Runtime does not move it (1.31). The same
+    numbers come from Cast(Gather(table)) * Gather(scales), with the table left in int8.
+    """
+    graph = model.graph
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    unfolded = {
+        node.output[0]: node for node in graph.node
+        if node.op_type == "DequantizeLinear" and node.input[0] in constants and _axis(node) == 0
+    }  # fmt: skip
+    cast = {node.output[0]: node for node in graph.node if node.op_type == "Cast" and node.input[0] in constants}
+    uses = Counter(name for node in graph.node for name in node.input)
+    made: list[onnx.NodeProto] = []
+    gone: set[str] = set()
+    for node in graph.node:
+        before = unfolded.get(node.input[0]) if node.op_type == "Gather" else None
+        if before is None or _axis(node) != 0 or len(constants[before.input[1]].dims) != 1:
+            made.append(node)
+            continue
+        zeros = [
+            cast[name].input[0] if name in cast else name for name in before.input[2:]
+        ]  # cast where too long to fold
+        assert not any(onnx.numpy_helper.to_array(constants[name]).any() for name in zeros), "rows are symmetric"
+        table, scales, rows = before.input[0], before.input[1], node.input[1]
+        column = f"{scales}.column"
+        if column not in constants:
+            tensor = onnx.numpy_helper.from_array(
+                onnx.numpy_helper.to_array(constants[scales]).astype(np.float32)[:, None], column
+            )
+            graph.initializer.append(tensor)
+            constants[column] = tensor
+        whole, picked, scale = (f"{node.output[0]}.{part}" for part in ("int8", "float", "scale"))
+        made += [
+            onnx.helper.make_node("Gather", [table, rows], [whole], axis=0),
+            onnx.helper.make_node("Cast", [whole], [picked], to=onnx.TensorProto.FLOAT),
+            onnx.helper.make_node("Gather", [column, rows], [scale], axis=0),
+            onnx.helper.make_node("Mul", [picked, scale], [node.output[0]]),
+        ]
+        uses[node.input[0]] -= 1
+        if not uses[node.input[0]]:
+            gone.add(node.input[0])
+    kept = [node for node in made if not (node.op_type == "DequantizeLinear" and node.output[0] in gone)]
+    used = {name for node in kept for name in node.input}
+    kept = [node for node in kept if node.output[0] not in cast or node.output[0] in used]
+    del graph.node[:]
+    graph.node.extend(kept)
+    needed = {name for node in kept for name in node.input}
+    left = [tensor for tensor in graph.initializer if tensor.name in needed]
+    del graph.initializer[:]
+    graph.initializer.extend(left)
+    return model
+
+
+def _axis(node: onnx.NodeProto) -> int:
+    default = 1 if node.op_type == "DequantizeLinear" else 0
+    return next((attribute.i for attribute in node.attribute if attribute.name == "axis"), default)
+
+
+def with_own_zero_points(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Where weights have all 8 bits, give every use of an int8 zero point a tensor of its own, in place.
+
+    ONNX Runtime's exact sums on x86 (`session.x64quantprecision`) turn such weights into uint8 and rewrite the zero point
+    beside each: one that several layers share ends in "Attempt to replace the existing tensor". Of 7 bits they stay.
+    """
+    int8 = {tensor.name: tensor for tensor in model.graph.initializer if tensor.data_type == onnx.TensorProto.INT8}
+    uses = [node for node in model.graph.node if len(node.input) > 2 and node.input[2] in int8]
+    weights = [onnx.numpy_helper.to_array(int8[node.input[0]]) for node in uses if node.input[0] in int8]
+    if all(weight.min() >= -64 and weight.max() <= 63 for weight in weights):
+        return model
+    seen: set[str] = set()
+    for number, node in enumerate(uses):
+        name = node.input[2]
+        if name in seen:
+            own = onnx.TensorProto()
+            own.CopyFrom(int8[name])
+            own.name = node.input[2] = f"{name}.{number}"
+            model.graph.initializer.append(own)
+        seen.add(name)
+    return model
+
+
+def strip(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Drop what says where a graph came from, and give every inner value a short name, in place."""
+    graph = model.graph
+    kept = {value.name for value in [*graph.input, *graph.output]}
+    short: dict[str, str] = {"": "", **{name: name for name in kept}}
+
+    def rename(name: str) -> str:
+        return short.setdefault(name, f"v{len(short) - 1 - len(kept):x}")
+
+    for node in graph.node:
+        node.name, node.doc_string = "", ""
+        del node.metadata_props[:]
+        node.input[:] = [rename(name) for name in node.input]
+        node.output[:] = [rename(name) for name in node.output]
+    for tensor in graph.initializer:
+        tensor.name, tensor.doc_string = rename(tensor.name), ""
+        del tensor.metadata_props[:]
+    del graph.value_info[:], graph.metadata_props[:], model.metadata_props[:], model.functions[:]
+    for value in [*graph.input, *graph.output]:
+        value.doc_string = ""
+        del value.metadata_props[:]
+    graph.name, graph.doc_string, model.doc_string = "limbeck", "", ""
+    model.producer_name, model.producer_version = "limbeck", ""
+    return model
