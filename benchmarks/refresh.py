@@ -15,14 +15,16 @@ $LIMBECK_TARGET). With $LIMBECK_PLACE everything is made there, kept, and gone o
 import copy
 import json
 import os
-import resource
 import time
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any, TypeAlias
 
 import numpy as np
+import psutil
 import yaml
 from numpy.typing import NDArray
 
@@ -186,9 +188,7 @@ class Arena:
         source, told = self.place / f"{name}.yaml", self.place / f"{name}.json"
         source.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
         folder = workspace.create(self.place / name, source, links=True)
-        if not told.exists():
-            write_json(told, spent(folder, "dvc", "repro", f"benchmark@{self.target}"))
-        return folder, json.loads(told.read_text(encoding="utf-8"))
+        return folder, spent(folder, told, "dvc", "repro", f"benchmark@{self.target}")
 
     def climb(self) -> dict[str, Any]:
         """Rung after rung as a refresh tries them; what each gave and cost."""
@@ -243,16 +243,43 @@ class Arena:
         return {**cost, "variant": variant, **self.quality(exported / f"{variant}.onnx")}
 
 
-def spent(folder: Path, *command: str) -> dict[str, float]:
-    """Wall and CPU seconds of a command that has to succeed."""
+def spent(folder: Path, told: Path, *command: str) -> dict[str, float]:
+    """Wall and CPU seconds of a command that has to succeed. `told` keeps them, those of attempts that were killed, too."""
+    known = (
+        json.loads(told.read_text(encoding="utf-8")) if told.exists() else {"wall_s": 0.0, "cpu_s": 0.0, "ended": False}
+    )
+    if not known["ended"]:
+        cpu_s, started, over = used(), time.perf_counter(), Event()
 
-    def used() -> float:
-        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return usage.ru_utime + usage.ru_stime
+        def tell(*, ended: bool) -> None:
+            wall_s = known["wall_s"] + time.perf_counter() - started
+            write_json(told, {"wall_s": wall_s, "cpu_s": known["cpu_s"] + used() - cpu_s, "ended": ended})
 
-    before = used()
-    wall = timed(folder, *command)
-    return {"wall_s": wall, "cpu_s": used() - before}
+        def keep_telling() -> None:
+            while not over.wait(10):
+                tell(ended=False)
+
+        teller = Thread(target=keep_telling)
+        teller.start()
+        try:
+            timed(folder, *command)
+        finally:
+            over.set()
+            teller.join()
+        tell(ended=True)
+        known = json.loads(told.read_text(encoding="utf-8"))
+    return {key: known[key] for key in ("wall_s", "cpu_s")}
+
+
+def used() -> float:
+    """CPU seconds, user and system, of every process that this one started, and those have."""
+    own = psutil.Process()
+    ended = own.cpu_times()
+    total = ended.children_user + ended.children_system
+    for child in own.children(recursive=True):
+        with suppress(psutil.Error):  # it ended meanwhile, and its parent knows
+            total += sum(child.cpu_times()[:4])
+    return float(total)
 
 
 def measure(place: Path, params: Path) -> dict[str, Any]:
