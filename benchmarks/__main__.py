@@ -23,6 +23,7 @@ from benchmarks import (
     prepare,
     recommend,
     refresh,
+    search,
     series,
     sparsity,
     text,
@@ -46,6 +47,7 @@ BENCHMARKS = {
     "prepare": prepare,
     "recommend": recommend,
     "refresh": refresh,
+    "search": search,
     "series": series,
     "sparsity": sparsity,
     "text": text,
@@ -53,8 +55,8 @@ BENCHMARKS = {
     "windows": windows,
 }
 ON_DATA = ("int8", "loops", "series")
-LONG = ("drift", "faults", "recommend", "refresh")
-OF_A_RUN = ("policy", "text")
+LONG = ("drift", "faults", "refresh", "search")
+OF_A_RUN = ("policy", "recommend", "text")
 """Each needs the workspace of its recipe."""
 
 
