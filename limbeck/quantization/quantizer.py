@@ -33,14 +33,13 @@ class OnnxRuntimeQuantizer(X86InductorQuantizer):  # type: ignore[misc]
     def annotate(self, model: GraphModule) -> GraphModule:
         """Mark what is to be int8, in place."""
         super().annotate(model)
-        left_in_float = [
-            get_module_name_filter(name) for name, config in self.module_name_qconfig.items() if config is None
-        ]
+        filters = [get_module_name_filter(name) for name, config in self.module_name_qconfig.items() if config is None]
         if self.global_config is not None:
             for node in model.graph.nodes:
-                if node.target == aten.conv1d.default and not any(is_left(node) for is_left in left_in_float):
+                stays = any(is_left(node) for is_left in filters)
+                if node.target == aten.conv1d.default and not stays:
                     self._annotate_conv_node_helper(node, False, self.global_config)  # as on x86 only of two axes
-                if node.target == aten.embedding.default:
+                if node.target == aten.embedding.default and not stays:
                     annotate_table(node, QUANT_ANNOTATION_KEY)
                 elif node.target in SUMS:
                     _annotate_sum(node, self.global_config)

@@ -26,10 +26,12 @@ def annotate_table(node: Node, key: str) -> None:
     """Mark the table of an embedding.
 
     One that is the weights of a layer too (tied embeddings) is rounded as they are, by output channel, which is by row: one
-    tensor of bytes serves both. Where that layer stays float the table has 8 bits of its own.
+    tensor of bytes serves both. Where that layer stays float so does the table: its floats are in the file anyway.
     """
     table = node.args[0]
     assert isinstance(table, Node)
-    marks = [user.meta[key].input_qspec_map for user in table.users if user is not node and key in user.meta]
-    tied = next((found[table] for found in marks if found.get(table) is not None), None)
-    node.meta[key] = QuantizationAnnotation(input_qspec_map={table: tied or rows_in_int8()}, _annotated=True)
+    marked = [user.meta[key].input_qspec_map.get(table) if key in user.meta else None for user in table.users]
+    whole = [spec for user, spec in zip(table.users, marked, strict=True) if user.target != node.target]
+    shared = next((spec for spec in marked if spec is not None), None)
+    if None not in whole:
+        node.meta[key] = QuantizationAnnotation(input_qspec_map={table: shared or rows_in_int8()}, _annotated=True)
