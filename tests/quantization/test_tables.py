@@ -6,26 +6,92 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from torch import Tensor, nn
 from torch.nn import functional
 
 from limbeck import export, quantization
+from limbeck.checkpoint import Quantization, Spec
 from limbeck.components import Component
+from limbeck.errors import ParamsError
 from limbeck.evaluation import predict
+from limbeck.quantization.sensitivity import Rounded
+from limbeck.quantization.tables import Bits, rows_in
+from tests.quantization.test_float_layers import SPECS
 from tests.test_zoo import history_of, samples, seasoned
 
+MIN_MAX = Component(use="min_max")
+ROWS, WIDTH = 260, 5
+"""More numbers than a table has that is not worth packing."""
 TIED = {
     "sequential": {"use": "sequential", "width": 6, "depth": 1, "heads": 1, "hidden": 5},
     "two_tower": {"use": "two_tower", "width": 6, "hidden": 5},
 }
 
 
-@pytest.mark.parametrize("use", TIED)
-def test_a_table_that_is_the_last_layers_weights_learns_as_one_tensor_of_bytes(use: str, tmp_path: Path) -> None:
+
+
+def rounded(table: Tensor, bits: Bits) -> Tensor:
+    """A table as the file has it."""
+    spec = rows_in(bits, trained=False)
+    observer = spec.observer_or_fake_quant_ctr(
+        dtype=spec.dtype, quant_min=spec.quant_min, quant_max=spec.quant_max, qscheme=spec.qscheme, ch_axis=spec.ch_axis
+    )
+    observer(table)
+    found: Tensor = Rounded(observer)(table)
+    return found
+
+
+def described(bits: Bits, *, trained: bool = False) -> Quantization:
+    return quantization.describe("static", "u8s7", MIN_MAX, trained=trained, table_bits=bits)
+
+
+def calibrated(spec: Spec, how: Quantization, x: NDArray[np.generic]) -> nn.Module:
+    prepared = quantization.prepare(seasoned(spec), how, spec.shape, torch.int32)
+    quantization.calibrate_(prepared, x, 24)
+    return prepared
+
+
+@given(st.integers(0, 1000), st.sampled_from([1e-4, 1.0, 50.0]))
+def test_four_bits_are_sixteen_values_a_row_and_no_worse_than_any_range_by_its_ends(seed: int, size: float) -> None:
+    table = size * torch.randn(6, 24, generator=torch.Generator().manual_seed(seed))
+    found = rounded(table, 4)
+    step = table.abs().amax(1, keepdim=True) / 7
+    plainly = (table / step).round().clamp(-8, 7) * step
+    assert all(len(row.unique()) <= 16 for row in found)
+    assert ((found - table).square().sum(1) <= (plainly - table).square().sum(1) * (1 + 1e-5)).all()
+    assert (rounded(table, 8) - table).square().sum() < 0.02 * (found - table).square().sum()
+
+
+def test_a_row_of_zeros_stays_one_and_a_row_has_nothing_to_do_with_the_others() -> None:
+    table = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
+    table[1], table[2] = 0.0, 1000 * table[3]
+    found = rounded(table, 4)
+    assert torch.equal(found[1], torch.zeros(8))
+    torch.testing.assert_close(found[2], 1000 * found[3])
+
+
+def test_a_range_is_of_the_table_as_it_is_now() -> None:
+    observer = rows_in(4, trained=False).observer_or_fake_quant_ctr(
+        dtype=torch.int8, quant_min=-8, quant_max=7, qscheme=torch.per_channel_symmetric, ch_axis=0
+    )
+    observer(torch.full((2, 3), 50.0))
+    observer(torch.tensor([[1.0, -2.0, 3.0], [0.5, 0.0, 0.0]]))
+    assert float(observer.calculate_qparams()[0].max()) < 1
+
+
+@pytest.mark.parametrize(("use", "bits"), [("sequential", 8), ("two_tower", 4)])
+def test_a_table_that_is_the_last_layers_weights_learns_as_one_tensor_of_bytes(
+    use: str, bits: Bits, tmp_path: Path
+) -> None:
     spec = history_of(TIED[use], 4, 8)
     x = samples(spec)
-    described = quantization.describe("static", "u8s7", Component(use="min_max"), trained=True)
-    prepared = quantization.prepare(seasoned(spec), described, spec.shape, torch.int32)
-    before = predict(quantization.convert(_shown(prepared, x)), x)
+    how = described(bits, trained=True)
+    prepared = calibrated(spec, how, x)
+    before = predict(quantization.convert(prepared), x)
+    prepared.train()
     labels = torch.from_numpy(x[:, 0].clip(1).astype(np.int64)) - 1
     optimizer = torch.optim.SGD(prepared.parameters(), lr=0.3)
     losses = []
@@ -36,7 +102,7 @@ def test_a_table_that_is_the_last_layers_weights_learns_as_one_tensor_of_bytes(u
         optimizer.step()
     assert losses[-1] < losses[0]
 
-    quantization.save(tmp_path / "q", spec.model_copy(update={"quantization": described}), prepared)
+    quantization.save(tmp_path / "q", spec.model_copy(update={"quantization": how}), prepared)
     _, loaded = quantization.load(tmp_path / "q")
     answers = predict(loaded, x)
     assert np.array_equal(answers, predict(quantization.convert(prepared), x))
@@ -46,7 +112,42 @@ def test_a_table_that_is_the_last_layers_weights_learns_as_one_tensor_of_bytes(u
     tables = [t for t in onnx.load(tmp_path / "q.onnx").graph.initializer if tuple(t.dims) == (8, 6)]
     assert [table.data_type for table in tables] == [onnx.TensorProto.INT8]
 
+    assert (np.abs(onnx.numpy_helper.to_array(tables[0])).max() > 8) == (bits == 8)
 
-def _shown(prepared: torch.nn.Module, x: np.ndarray) -> torch.nn.Module:
-    quantization.calibrate_(prepared, x, 24)
-    return prepared.train()
+
+@pytest.mark.parametrize("use", ["text_cnn", "two_tower"])
+def test_a_table_of_four_bits_comes_back_to_the_bit_and_ships_two_numbers_to_a_byte(use: str, tmp_path: Path) -> None:
+    if use == "text_cnn":
+        spec = SPECS[use]
+        spec = spec.model_copy(update={"model": Component.model_validate({**spec.model.model_dump(), "rows": ROWS})})
+    else:
+        spec = history_of({**TIED[use], "width": WIDTH}, 4, 8).model_copy(update={"classes": ("a",) * ROWS})
+    x = samples(spec)
+    files, answers = {}, {}
+    for bits in (8, 4):
+        how = described(bits)
+        prepared = calibrated(spec, how, x)
+        quantization.save(tmp_path / str(bits), spec.model_copy(update={"quantization": how}), prepared)
+        again, loaded = quantization.load(tmp_path / str(bits))
+        assert again.quantization == how
+        answers[bits] = predict(loaded, x)
+        assert np.array_equal(answers[bits], predict(quantization.convert(prepared), x))
+        files[bits] = tmp_path / f"{bits}.onnx"
+        export.to_onnx(files[bits], loaded, spec, 18, {})
+        export.check_parity(files[bits], loaded, x, max_difference=0.03, min_equal=0.9)
+    assert not np.array_equal(answers[8], answers[4])
+    assert {opset.domain for opset in onnx.load(files[4]).opset_import} == {""}, "no operator of one runtime alone"
+    saved = files[8].stat().st_size - files[4].stat().st_size
+    width = spec.model.keywords["width"]
+    assert 0.5 * ROWS * width - 900 < saved <= 0.5 * ROWS * width
+
+
+def test_a_network_without_a_table_refuses_four_bits_for_it() -> None:
+    with pytest.raises(ParamsError, match="table_bits is 4, and this student has no table of embeddings.* Set it to 8"):
+        quantization.prepare(seasoned(SPECS["ds_cnn"]), described(4), SPECS["ds_cnn"].shape, torch.uint8)
+
+
+def test_a_checkpoint_with_usual_tables_is_written_as_it_always_was() -> None:
+    assert "table_bits" not in described(8).model_dump()
+    assert Quantization.model_validate(described(8).model_dump()).table_bits == 8
+    assert described(4).model_dump()["table_bits"] == 4
