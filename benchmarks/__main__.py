@@ -15,6 +15,7 @@ from benchmarks import (
     drift,
     faults,
     fleet,
+    int4,
     int8,
     loops,
     noop,
@@ -38,6 +39,7 @@ BENCHMARKS = {
     "drift": drift,
     "faults": faults,
     "fleet": fleet,
+    "int4": int4,
     "int8": int8,
     "loops": loops,
     "noop": noop,
@@ -54,7 +56,7 @@ BENCHMARKS = {
 }
 ON_DATA = ("int8", "loops", "series")
 LONG = ("drift", "faults", "recommend", "refresh")
-OF_A_RUN = ("policy", "text")
+OF_A_RUN = ("int4", "policy", "text")
 """Each needs the workspace of its recipe."""
 
 

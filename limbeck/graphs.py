@@ -81,7 +81,7 @@ def pack_tables(model: onnx.ModelProto) -> onnx.ModelProto:
         odd = len(codes) % 2
         low, high = np.split(np.pad(codes, ((0, odd), (0, 0))), 2)
         constants = {"packed": low | high << 4, "mask": np.uint8(15), "shift": np.uint8(4), "levels": INT4}
-        steps = [
+        steps: list[tuple[str, list[str], str, dict[str, Any]]] = [
             ("BitwiseAnd", ["packed", "mask"], "low", {}),
             ("BitShift", ["packed", "shift"], "high", {"direction": "RIGHT"}),
             ("Concat", ["low", "high"], "codes", {"axis": 0}),

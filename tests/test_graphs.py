@@ -91,7 +91,9 @@ def test_a_table_of_four_bits_is_stored_two_numbers_to_a_byte(num_rows: int, tmp
     folded.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     folded.optimized_model_filepath = str(tmp_path / "folded.onnx")
     onnxruntime.InferenceSession(made.SerializeToString(), folded, providers=["CPUExecutionProvider"])
-    assert operators(onnx.load(tmp_path / "folded.onnx")) == ["Gather", "Cast"], "unpacked once, when the file is opened"
+    assert operators(onnx.load(tmp_path / "folded.onnx")) == ["Gather", "Cast"], (
+        "unpacked once, when the file is opened"
+    )
 
 
 @pytest.mark.parametrize(("num_rows", "largest"), [(300, 8), (100, 7)])

@@ -41,7 +41,9 @@ class RowsByLeastSquares(PerChannelMinMaxObserver):  # type: ignore[misc]
             error_N1 = rounded_ND.sub_(rows_ND).square_().sum(1, keepdim=True)
             best_N1 = torch.where(error_N1 < least_N1, step_N1, best_N1)
             least_N1 = torch.minimum(error_N1, least_N1)
-        end_N = best_N1[:, 0] * ((self.quant_max - self.quant_min) / 2)  # torchao's step is half the range over half the levels
+        end_N = best_N1[:, 0] * (
+            (self.quant_max - self.quant_min) / 2
+        )  # torchao's step is half the range over half the levels
         for state, value_N in ((self.min_val, -end_N), (self.max_val, end_N)):
             state.resize_(value_N.shape)
             state.copy_(value_N)
