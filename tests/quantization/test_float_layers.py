@@ -36,8 +36,9 @@ def calibrated(spec: Spec, x: NDArray[Any], *float_layers: str) -> tuple[Spec, n
     return spec.model_copy(update={"quantization": described}), prepared
 
 
-def weights_of(file: Path, shape: tuple[int, ...]) -> set[int]:
-    """The types of all tensors of this shape."""
+def weights_of(file: Path, network: nn.Module, name: str) -> set[int]:
+    """The types of all tensors in a file that have the shape of a layer's weights."""
+    shape = tuple(network.state_dict()[f"{name}.weight"].shape)
     return {tensor.data_type for tensor in onnx.load(file).graph.initializer if tuple(tensor.dims) == shape}
 
 
@@ -51,34 +52,25 @@ def test_every_layer_with_weights_is_ranked_whatever_it_runs_over(use: str) -> N
     assert sorted(ranked) == sorted(name for name, layer in network.named_modules() if isinstance(layer, models.LAYERS))
 
 
-@pytest.mark.parametrize("use", ["text_cnn", "resnet1d"])
-def test_a_convolution_left_in_float_stays_so_in_the_checkpoint_and_in_the_file(use: str, tmp_path: Path) -> None:
-    spec, name = SPECS[use], CONVOLUTION[use]
-    x = samples(spec)
-    mixed, prepared = calibrated(spec, x, name)
-    assert name not in layers_of(simulate(prepared))
+@pytest.mark.parametrize(("use", "more"), [("text_cnn", ("body.codes",)), ("resnet1d", ())])
+def test_convolutions_and_tables_left_in_float_stay_so_in_the_checkpoint_and_in_the_file(
+    use: str, more: tuple[str, ...], tmp_path: Path
+) -> None:
+    spec, names = SPECS[use], (CONVOLUTION[use], *more)
+    network, x = seasoned(spec), samples(spec)
+    mixed, prepared = calibrated(spec, x, *names)
+    assert not set(names) & set(layers_of(simulate(prepared)))
     quantization.save(tmp_path / "q", mixed, prepared)
     again, loaded = quantization.load(tmp_path / "q")
     assert again.quantization is not None
-    assert again.quantization.float_layers == (name,)
+    assert again.quantization.float_layers == names
     assert np.array_equal(predict(loaded, x), predict(quantization.convert(prepared), x))
 
     export.to_onnx(tmp_path / "q.onnx", loaded, spec, 18, {})
     export.check_parity(tmp_path / "q.onnx", loaded, x, max_difference=0.02, min_equal=0.9)
-    weight = seasoned(spec).get_submodule(name).weight
-    assert isinstance(weight, nn.Parameter)
-    assert weights_of(tmp_path / "q.onnx", tuple(weight.shape)) == {onnx.TensorProto.FLOAT}
-    assert weights_of(tmp_path / "q.onnx", tuple(seasoned(spec).body.get_submodule("head").weight.shape)) == {
-        onnx.TensorProto.INT8
-    }
-
-
-def test_a_table_may_be_left_in_float_by_name() -> None:
-    spec = SPECS["text_cnn"]
-    _, prepared = calibrated(spec, samples(spec), "body.codes")
-    table = seasoned(spec).body.get_submodule("codes").weight
-    read = next(node for node in prepared.graph.nodes if "embedding" in str(node.target))
-    assert read.args[0].op == "get_attr", f"{tuple(table.shape)} floats, as they are"
+    for name in names:
+        assert weights_of(tmp_path / "q.onnx", network, name) == {onnx.TensorProto.FLOAT}
+    assert weights_of(tmp_path / "q.onnx", network, "body.head") == {onnx.TensorProto.INT8}
 
 
 def test_a_table_that_is_a_layers_weights_stays_in_float_with_it_and_is_stored_once(tmp_path: Path) -> None:
@@ -94,6 +86,4 @@ def test_a_table_that_is_a_layers_weights_stays_in_float_with_it_and_is_stored_o
     assert np.abs(told - found).max() < 0.2 * np.abs(predict(simulate(whole), x) - found).max()
     export.to_onnx(tmp_path / "q.onnx", int8, spec, 18, {})
     export.check_parity(tmp_path / "q.onnx", int8, x, max_difference=0.02, min_equal=0.9)
-    table = network.body.get_submodule("catalogue.items").weight
-    assert isinstance(table, nn.Parameter)
-    assert weights_of(tmp_path / "q.onnx", tuple(table.shape)) == {onnx.TensorProto.FLOAT}
+    assert weights_of(tmp_path / "q.onnx", network, "body.catalogue.items") == {onnx.TensorProto.FLOAT}
