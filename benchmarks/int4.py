@@ -186,3 +186,22 @@ def measure(place: Path, params: Path) -> dict[str, Any]:
             result["ratios"][label] = ratio["value"]
             result["intervals"][label] = [ratio["low"], ratio["high"]]
     return result
+
+
+def table(result: dict[str, Any]) -> str:
+    """The rows of docs/quantization.md."""
+    lines = [
+        "| what | bytes | p50, µs | faster than int8 | on test | lost to int8, points |",
+        "|---|---|---|---|---|---|",
+    ]
+    for label, num_bytes in result["bytes"].items():
+        ratio = result["ratios"].get(f"{label}: faster than int8")
+        quality, lost = result["quality"].get(label), result["lost"].get(label)
+        faster = "" if ratio is None else f"{ratio:.2f}x"
+        right = "" if quality is None else f"{100 * quality['value']:.2f} %"
+        points = (
+            "" if lost is None else f"{100 * lost['value']:.2f} [{100 * lost['low']:.2f}, {100 * lost['high']:.2f}]"
+        )
+        p50_us = 1000 * result["p50_ms"][label]
+        lines.append(f"| {label} | {num_bytes:,} | {p50_us:,.1f} | {faster} | {right} | {points} |")
+    return "\n".join(lines)
