@@ -24,6 +24,7 @@ from benchmarks import (
     prepare,
     recommend,
     refresh,
+    search,
     series,
     sparsity,
     text,
@@ -48,6 +49,7 @@ BENCHMARKS = {
     "prepare": prepare,
     "recommend": recommend,
     "refresh": refresh,
+    "search": search,
     "series": series,
     "sparsity": sparsity,
     "text": text,
@@ -55,8 +57,8 @@ BENCHMARKS = {
     "windows": windows,
 }
 ON_DATA = ("int8", "loops", "series")
-LONG = ("drift", "faults", "recommend", "refresh")
-OF_A_RUN = ("int4", "policy", "text")
+LONG = ("drift", "faults", "refresh", "search")
+OF_A_RUN = ("int4", "policy", "recommend", "text")
 """Each needs the workspace of its recipe."""
 
 

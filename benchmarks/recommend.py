@@ -2,18 +2,16 @@
 
 Popularity, neighbours of items, what followed the last item, ONNX Runtime's dynamic quantization of the teacher, and the
 student without a teacher. HR@10 and NDCG@10 over the whole catalogue, on each user's last interaction. Times are of
-interleaved rounds, one thread, batch 1. Neighbours are one thread of numpy over a dense table, and not timed.
+interleaved rounds, one thread, batch 1. Neighbours are one thread of numpy over a dense table, and not timed. Needs the
+workspace of `recipes/recommend.yaml`, finished.
 """
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-import yaml
 from numpy.typing import NDArray
 
 from benchmarks.places import ROOT
@@ -24,38 +22,9 @@ from limbeck.evaluation import estimate, paired_difference, predict, scorer
 from limbeck.export import run, to_onnx
 from limbeck.models import load
 
-RECIPE = ROOT / "recipes/recommend.yaml"
+WORKSPACE = ROOT / "work/recommend"
 LIMITS: dict[str, float] = {}
 ON_PHONE = "models/phone"
-STAGES = {
-    "prepare": "--out data --metrics metrics/prepare.json",
-    "teacher": "--data data --out models/teacher --metrics metrics/teacher.json --curves plots/teacher.csv",
-    "label": "--data data --teacher models/teacher --out labels --metrics metrics/label.json",
-    "distill": "--data data --labels labels --teacher models/teacher --out models/phone/distill --control "
-    "models/phone/control --metrics metrics/phone/distill.json --curves plots/phone/distill.csv",
-    "prune": "--data data --labels labels --student models/phone/distill --out models/phone/prune --metrics "
-    "metrics/phone/prune.json --curves plots/phone/prune.csv",
-    "quantize": "--data data --labels labels --pruned models/phone/prune --out models/phone/quantize --metrics "
-    "metrics/phone/quantize.json --curves plots/phone/quantize.csv",
-    "export": "--data data --teacher models/teacher --student models/phone/distill --pruned models/phone/prune "
-    "--quantized models/phone/quantize --out export/phone --metrics metrics/phone/export.json",
-}
-
-
-def made(folder: Path, *, quick: bool) -> None:
-    """Take the recipe to its exported files; `quick` means few users and one epoch."""
-    recipe = yaml.safe_load(RECIPE.read_text(encoding="utf-8"))
-    if quick:
-        recipe["data"]["source"] |= {"users": 120, "items": 60}
-        recipe["label"]["top"] = 8
-        recipe["teacher"]["train"]["epochs"] = recipe["targets"]["phone"]["student"]["train"]["epochs"] = 1
-        recipe["targets"]["phone"]["export"]["min_equal"] = 0.5
-    (folder / "params.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    for stage, words in STAGES.items():
-        target = [] if stage in ("prepare", "teacher", "label") else ["--target", "phone"]
-        command = [sys.executable, "-m", "stages", stage, *target, *words.split()]
-        subprocess.run(command, cwd=folder, env=environment, check=True)
 
 
 def neighbours(data: Path) -> dict[str, NDArray[np.float64]]:
@@ -88,7 +57,7 @@ def answers(tables: dict[str, NDArray[np.float64]], x: NDArray[Any]) -> dict[str
     }
 
 
-def dynamic(folder: Path) -> Path:
+def dynamic(teacher: Path, place: Path) -> Path:
     """The teacher as ONNX Runtime's `quantize_dynamic` leaves it, called without settings.
 
     It calls what it makes by the names of nodes, which our files do without: they get some first. And it transposes the
@@ -100,8 +69,8 @@ def dynamic(folder: Path) -> Path:
     from onnxruntime.quantization import quantize_dynamic
 
     logging.getLogger().setLevel(logging.ERROR)  # it advises on preprocessing
-    named, path = folder / "teacher.named.onnx", folder / "teacher.dynamic.onnx"
-    model = onnx.load(folder / "export/phone/teacher.onnx")
+    named, path = place / "teacher.named.onnx", place / "teacher.dynamic.onnx"
+    model = onnx.load(teacher)
     tables = {tensor.name: tensor for tensor in model.graph.initializer}
     for number, node in enumerate(model.graph.node):
         node.name = f"node{number}"
@@ -115,14 +84,16 @@ def dynamic(folder: Path) -> Path:
     return path
 
 
-def rows(folder: Path, how: dict[str, Any]) -> dict[str, Any]:
-    """What a finished workspace of the recipe says, row by row."""
-    exported, data = folder / "export/phone", folder / "data"
+def measure(place: Path, params: Path) -> dict[str, Any]:
+    """Ask and time every file of the finished workspace; other params than the default's mean fewer rounds."""
+    if not (WORKSPACE / "registry/phone.json").exists():
+        raise SystemExit(f"recommend: {WORKSPACE} holds no finished run. Next: make run RECIPE=recommend")
+    exported, data, how = WORKSPACE / "export/phone", WORKSPACE / "data", params_file.load(params).measure.model_dump()
     x, y = (np.asarray(part) for part in read(data, "test"))
-    spec, control = load(folder / ON_PHONE / "control")
-    to_onnx(folder / "control.onnx", control, spec, 18, {})
+    spec, control = load(WORKSPACE / ON_PHONE / "control")
+    to_onnx(place / "control.onnx", control, spec, 18, {})
     files = {
-        "teacher": exported / "teacher.onnx", "teacher, quantize_dynamic": dynamic(folder),
+        "teacher": exported / "teacher.onnx", "teacher, quantize_dynamic": dynamic(exported / "teacher.onnx", place),
         "student, float": exported / "model.fp32.onnx", "student, int8": exported / "model.int8.onnx",
     }  # fmt: skip
     tables = neighbours(data)
@@ -131,7 +102,7 @@ def rows(folder: Path, how: dict[str, Any]) -> dict[str, Any]:
     logits["student without a teacher, float"] = predict(control, x)
     sizes = {name: path.stat().st_size for name, path in files.items()}
     sizes |= {name: 4 * table.size for name, table in tables.items()}
-    sizes["student without a teacher, float"] = (folder / "control.onnx").stat().st_size
+    sizes["student without a teacher, float"] = (place / "control.onnx").stat().st_size
     timed = edge.measure(files, threads=1, batch_size=1, **how)
     hits = {name: scorer("hr@10")(said, y) for name, said in logits.items()}
     gains = {name: scorer("ndcg@10")(said, y) for name, said in logits.items()}
@@ -158,14 +129,6 @@ def rows(folder: Path, how: dict[str, Any]) -> dict[str, Any]:
         "bytes": sizes,
         "p50_ms": {name: row["p50_ms"]["value"] for name, row in timed["variants"].items()},
     }
-
-
-def measure(place: Path, params: Path) -> dict[str, Any]:
-    """Run the recipe and its rivals; `params` other than the default's means few users, one epoch."""
-    folder = place / "recommend"
-    folder.mkdir()
-    made(folder, quick=params != ROOT / "params.yaml")
-    return rows(folder, params_file.load(params).measure.model_dump())
 
 
 def table(result: dict[str, Any]) -> str:

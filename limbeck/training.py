@@ -25,7 +25,7 @@ from torch.nn import functional
 from limbeck.atomic import replace
 from limbeck.components import bind
 from limbeck.data.augment import Blend, Views
-from limbeck.data.splits import read, read_meta
+from limbeck.data.splits import read, read_meta, read_origin
 from limbeck.errors import TrainingDiverged
 from limbeck.models.averaged import Averaged
 from limbeck.models.compiled import compiled, pays
@@ -63,6 +63,7 @@ class TrainingData:
     teacher_VNK: NDArray[np.float16] | TopLogits | None
     features_VND: NDArray[np.float16] | None = None
     num_classes: int | None = None
+    origins_N: NDArray[np.int16] | None = None
 
     @classmethod
     def of(
@@ -74,7 +75,9 @@ class TrainingData:
     ) -> "TrainingData":
         """Join views of the training split with its labels."""
         _, labels_N = read(data, "train")
-        return cls(views, labels_N, teacher_VNK, features_VND, num_classes=len(read_meta(data).classes))
+        meta = read_meta(data)
+        origins_N = read_origin(data, "train") if meta.windows else None
+        return cls(views, labels_N, teacher_VNK, features_VND, len(meta.classes), origins_N)
 
     def batches(self, epoch: int, batch_size: int, seed: int) -> Iterator[Batch]:
         """The batches of an epoch: a fresh permutation, whole batches only (one smaller one if there is no other)."""
@@ -88,7 +91,9 @@ class TrainingData:
             )
             inputs, blend = self.views.blended(view, torch.from_numpy(indices))
             labels = torch.from_numpy(np.asarray(self.labels_N[indices]))
-            yield Batch(inputs, labels if blend is None else self.shared(labels, blend), teacher, features)
+            origins = None if self.origins_N is None else torch.from_numpy(self.origins_N[indices])
+            labels = labels if blend is None else self.shared(labels, blend)
+            yield Batch(inputs, labels, teacher, features, origins_B=origins)
 
     def shared(self, labels: Tensor, blend: Blend) -> Tensor:
         """Labels [B, K] of mixed samples: lambda of a sample's own class, 1 - lambda of its partner's.

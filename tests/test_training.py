@@ -161,6 +161,16 @@ def test_a_student_meets_the_soft_labels_of_the_view_it_trains_on(training: Judg
         assert torch.equal(batch.inputs, training.views.get(epoch % views, torch.from_numpy(order)))
 
 
+def test_a_loss_is_told_which_samples_are_new(training: Judged) -> None:
+    origins = (np.arange(len(training.views)) % 3).astype(np.int16)
+    batch = next(replace(training, origins_N=origins).batches(1, 16, seed=0))
+    assert batch.origins_B is not None
+    assert (
+        batch.origins_B.tolist() == (np.random.default_rng([0, 1]).permutation(len(training.views))[:16] % 3).tolist()
+    )
+    assert next(training.batches(1, 16, seed=0)).origins_B is None
+
+
 @pytest.fixture
 def mixed(training: Judged) -> Judged:
     views = Views(training.views.samples, mixup(alpha=1.0, probability=0.7), seed=0)

@@ -22,11 +22,12 @@ from limbeck.objectives.features import Hint, relational, similarity
 from limbeck.objectives.learned import Learned, Learner, Supplies, answered, learned_of
 from limbeck.objectives.logits import cross_entropy, dist, dkd, kd, standardized
 from limbeck.objectives.online import Momentum, Mutual
+from limbeck.objectives.origins import ByOrigin
 from limbeck.objectives.schedules import Schedule, ends, is_schedule, read
 from limbeck.params import DistillParams, Unused
 
 __all__ = [
-    "LOSSES", "ON_FEATURES", "Attention", "Batch", "Corrected", "Hint", "Learned", "Learner", "Loss", "Momentum", "Mutual",
+    "LOSSES", "ON_FEATURES", "Attention", "Batch", "ByOrigin", "Corrected", "Hint", "Learned", "Learner", "Loss", "Momentum", "Mutual",
     "Objective", "Supplies", "adaptive", "cross_entropy", "dist", "dkd", "features_for", "kd", "learned_of",
     "loss_of", "objective_of", "on_head", "on_logits", "relational", "similarity", "standardized", "supplies_of",
 ]  # fmt: skip
@@ -159,6 +160,7 @@ LOSSES: dict[str, Callable[..., Any]] = {
     "momentum": Momentum,
     "sum": Sum,
     "corrected": Corrected,
+    "by_origin": ByOrigin,
 }
 ON_FEATURES = ("similarity", "hint", "relational")
 """Losses that need `label.features: true`."""

@@ -18,6 +18,7 @@ class Batch:
     features_BD: the teacher's features, where `label` kept them.
     student_BD: the student's, of this very step, where the teacher's are there and the model has layers to tap.
     progress: how much of the training is done, from 0 in its first step to 1 in its last.
+    origins_B: int16, 0 where a sample is old, i where it is of the i-th window of new ones; None where all are old.
     """
 
     inputs: Tensor
@@ -26,12 +27,20 @@ class Batch:
     features_BD: Tensor | None = None
     student_BD: Tensor | None = None
     progress: float = 0.0
+    origins_B: Tensor | None = None
+
+    def rows(self, chosen_B: Tensor) -> "Batch":
+        """Those samples of it for which `chosen_B` [B] is true."""
+        return self._each(lambda tensor: tensor[chosen_B])
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on a device."""
+        return self._each(lambda tensor: tensor.to(device))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        moved: dict[str, Any] = {key: value.to(device) for key, value in values.items() if isinstance(value, Tensor)}
-        return replace(self, **moved)
+        made: dict[str, Any] = {key: change(value) for key, value in values.items() if isinstance(value, Tensor)}
+        return replace(self, **made)
 
 
 Loss: TypeAlias = Callable[[Tensor, Batch], Tensor]

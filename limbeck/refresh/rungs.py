@@ -32,8 +32,8 @@ RUNGS: tuple[Rung, ...] = get_args(Rung)
 
 WEIGHS_THE_TEACHER = ("kd", "adaptive", "momentum")
 """Losses whose `alpha` takes from the labels what it gives the teacher. All others leave the labels their whole weight."""
-CORRECTABLE = ("kd", "dkd", "dist", "standardized", "adaptive", "sum")
-"""Losses on logits, in which a teacher that has not seen this world need not contradict the labels of those who have."""
+ON_LOGITS = ("kd", "dkd", "dist", "standardized", "adaptive", "sum")
+"""Losses of single samples' logits, which need not say the same of the old world, which the teacher knows, and of the new."""
 
 
 class TrainingRules(Section):
@@ -397,7 +397,7 @@ def params_of(rung: Rung, situation: Situation) -> dict[str, Any]:
     elif rung == "norms":
         _start(target, champion.student, "norms", rules.norms, situation.rates_share)
         label["num_views"] = rules.norms.views
-        target["distill"] = _corrected(_weighed(target["distill"], situation.teachers_share))
+        target["distill"] = _by_origin(target["distill"], situation.teachers_share)
         target["prune"] = {"use": NONE}
         if situation.is_used("quantize"):
             target["quantize"]["qat"] = None
@@ -405,7 +405,7 @@ def params_of(rung: Rung, situation: Situation) -> dict[str, Any]:
         start = champion.unpruned if situation.grows_back else champion.student
         _start(target, start, "all", rules.distil, situation.rates_share)
         label["num_views"] = rules.distil.views
-        target["distill"] = _corrected(_weighed(target["distill"], situation.teachers_share))
+        target["distill"] = _by_origin(target["distill"], situation.teachers_share)
         if situation.cuts_more:
             aims = {"ratio": rules.feedback.ratio, "max_macs": None, "latency": None}
             target["prune"] |= {**aims, "max_ratio": max(target["prune"]["max_ratio"], rules.feedback.ratio)}
@@ -495,12 +495,16 @@ def _weighed(distill: Mapping[str, Any], share: float) -> dict[str, Any]:
     return made
 
 
-def _corrected(distill: Mapping[str, Any]) -> dict[str, Any]:
-    """A loss whose teacher is put right where people know better; others as they are."""
-    if distill["use"] not in CORRECTABLE:
-        return dict(distill)
-    loss = {key: value for key, value in distill.items() if key != "control"}
-    return {"use": "corrected", "loss": loss, "control": distill.get("control", False)}
+def _by_origin(distill: Mapping[str, Any], share: float) -> dict[str, Any]:
+    """The champion's loss on old samples; on new ones its teacher weighs less, and is put right where people know better.
+
+    Losses that need the whole batch weigh less on all of it.
+    """
+    if distill["use"] not in ON_LOGITS:
+        return _weighed(distill, share)
+    old = {key: value for key, value in distill.items() if key != "control"}
+    new = {"use": "corrected", "loss": _weighed(old, share)}
+    return {"use": "by_origin", "old": old, "new": new, "control": distill.get("control", False)}
 
 
 def _is_number(value: Any) -> bool:

@@ -90,7 +90,8 @@ def test_norms_are_tuned_for_a_few_epochs_of_the_champions_soft_labels(situation
     assert (target.student.train.epochs, target.student.train.lr, target.student.train.warmup_epochs) == (2, 0.02, 0)
     assert params.teacher.folder == CHAMPION.teacher.folder
     assert isinstance(params.teacher.adapt, Unused)
-    assert (target.distill.use, target.distill.keywords["loss"]["use"]) == ("corrected", "kd")
+    assert target.distill.use == "by_origin"
+    assert [target.distill.keywords[each]["use"] for each in ("old", "new")] == ["kd", "corrected"]
     assert not target.distill.control, "a refresh is held against the champion, not a twin"
     assert target.quantize.qat is None
 
@@ -216,7 +217,8 @@ def test_a_weak_teacher_weighs_less_and_a_small_fall_takes_small_steps(
     least, rules = situation.rules.feedback.least, situation.rules
     known = replace(situation, feedback=Feedback(teacher_lead=lead, fell=fell))
     _, target = made("distil", known)
-    loss = target.distill.keywords["loss"]
+    loss, old = target.distill.keywords["new"]["loss"], target.distill.keywords["old"]
+    assert (old["alpha"], old["temperature"]) == (0.5, 2.0), "of the old world it knows as much as ever"
     weighs = loss["alpha"] / 0.5
     assert least - 1e-9 <= weighs <= 1
     assert (loss["temperature"] - 1) == pytest.approx(weighs)
@@ -238,14 +240,18 @@ def test_only_an_alpha_that_takes_from_the_labels_is_turned_down(situation: Situ
     ]:  # fmt: skip
         changed = altered(weak, distill={**before, "control": True})
         found = rungs.params_of("distil", changed)["targets"]["sensor"]["distill"]
-        assert found == {"use": "corrected", "loss": after or before, "control": False}
+        assert found["old"] == before
+        assert found["new"] == {"use": "corrected", "loss": after or before}
+        assert (found["use"], found["control"]) == ("by_origin", False)
 
 
 @pytest.mark.parametrize(
     "distill",
     [{"use": "momentum", "of": "student", "decay": 0.9, "alpha": 0.5, "temperature": 2.0}, {"use": "cross_entropy"}],
 )
-def test_a_teacher_at_work_and_labels_alone_are_not_corrected(situation: Situation, distill: dict[str, Any]) -> None:
+def test_a_teacher_at_work_and_labels_alone_teach_old_and_new_alike(
+    situation: Situation, distill: dict[str, Any]
+) -> None:
     changed = altered(situation, distill={**distill, "control": True})
     for rung in ("norms", "distil"):
         assert rungs.params_of(rung, changed)["targets"]["sensor"]["distill"] == {**distill, "control": False}
