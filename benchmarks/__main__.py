@@ -15,6 +15,7 @@ from benchmarks import (
     drift,
     faults,
     fleet,
+    int4,
     int8,
     loops,
     noop,
@@ -39,6 +40,7 @@ BENCHMARKS = {
     "drift": drift,
     "faults": faults,
     "fleet": fleet,
+    "int4": int4,
     "int8": int8,
     "loops": loops,
     "noop": noop,
@@ -56,7 +58,7 @@ BENCHMARKS = {
 }
 ON_DATA = ("int8", "loops", "series")
 LONG = ("drift", "faults", "refresh", "search")
-OF_A_RUN = ("policy", "recommend", "text")
+OF_A_RUN = ("int4", "policy", "recommend", "text")
 """Each needs the workspace of its recipe."""
 
 

@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections import OrderedDict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
 from safetensors import SafetensorError
@@ -38,7 +38,8 @@ class Quantization(BaseModel):
     """How the float network was turned into the prepared one whose state is stored.
 
     `observer` took the ranges of activations from the calibration split; where the network was `trained` quantized,
-    they come from training. `float_layers` are modules of the network that compute in float.
+    they come from training. `float_layers` are modules of the network that compute in float, `table_bits` those of each
+    number in a table of embeddings.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -49,6 +50,14 @@ class Quantization(BaseModel):
     float_layers: tuple[str, ...]
     trained: bool
     versions: dict[str, str]
+    table_bits: Literal[4, 8] = 8
+
+    @model_serializer(mode="wrap")
+    def _without_bits_that_are_usual(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        written: dict[str, Any] = dump(self)
+        if self.table_bits == 8:  # the key is younger than the format: a file that does not use it stays as it was
+            del written["table_bits"]
+        return written
 
 
 class Spec(BaseModel):

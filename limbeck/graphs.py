@@ -9,6 +9,10 @@ import onnx
 
 FOLDED = 1024
 """A constant of no more numbers is folded in any case."""
+PACKED = 1024
+"""A table of fewer numbers is not packed: the nodes that unpack it would take more bytes."""
+INT4 = np.arange(-8, 8, dtype=np.int8)
+BYTES = {onnx.TensorProto.INT8: np.int8, onnx.TensorProto.UINT8: np.uint8}
 
 
 def simplify_(model: Any) -> None:
@@ -34,6 +38,73 @@ def simplify_(model: Any) -> None:
     onnx_fusions.fuse(model)
 
 
+def narrow_zeros(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Store zero points as the bytes that they are, in place.
+
+    The exporter has them as 64-bit numbers behind a Cast, and folds it where they are few: a catalogue of 10,000 items would
+    carry 80 kB of zeros.
+    """
+    graph = model.graph
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    for node in list(graph.node):
+        wanted = next((attribute.i for attribute in node.attribute if attribute.name == "to"), None)
+        if node.op_type != "Cast" or wanted not in BYTES or node.input[0] not in constants:
+            continue
+        values = onnx.numpy_helper.to_array(constants[node.input[0]])
+        graph.initializer.append(onnx.numpy_helper.from_array(values.astype(BYTES[wanted]), node.output[0]))
+        graph.node.remove(node)
+    used = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
+    left = [tensor for tensor in graph.initializer if tensor.name in used]
+    del graph.initializer[:]
+    graph.initializer.extend(left)
+    return model
+
+
+def pack_tables(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Store tables whose numbers need 4 bits two to a byte, in place; which table that is, its numbers say.
+
+    Operators of plain ONNX unpack them, over constants: ONNX Runtime folds that when it opens the file, and serves from a table
+    in int8, as fast as if it had been stored so. (Its own operator for it, GatherBlockQuantized, would leave the table packed
+    in memory. Other runtimes do not know that one, and none of its uses may be a multiplication.)
+    """
+    graph = model.graph
+    gathered = {node.input[0] for node in graph.node if node.op_type == "Gather"}
+    nodes: list[onnx.NodeProto] = []
+    for tensor in list(graph.initializer):
+        if tensor.data_type != onnx.TensorProto.INT8 or tensor.name not in gathered or len(tensor.dims) != 2:
+            continue
+        values = onnx.numpy_helper.to_array(tensor)
+        if values.size < PACKED or values.min() < INT4.min() or values.max() > INT4.max():
+            continue
+        table = tensor.name
+        codes = (values - INT4[0]).astype(np.uint8)
+        odd = len(codes) % 2
+        low, high = np.split(np.pad(codes, ((0, odd), (0, 0))), 2)
+        constants = {"packed": low | high << 4, "mask": np.uint8(15), "shift": np.uint8(4), "levels": INT4}
+        steps: list[tuple[str, list[str], str, dict[str, Any]]] = [
+            ("BitwiseAnd", ["packed", "mask"], "low", {}),
+            ("BitShift", ["packed", "shift"], "high", {"direction": "RIGHT"}),
+            ("Concat", ["low", "high"], "codes", {"axis": 0}),
+            ("Cast", ["codes"], "indices", {"to": onnx.TensorProto.INT32}),
+            ("Gather", ["levels", "indices"], "table", {"axis": 0}),
+        ]
+        if odd:  # without the row that made them even
+            constants |= {"from": np.array([0]), "to": np.array([-1])}
+            steps[3:3] = [("Slice", ["codes", "from", "to"], "even", {})]
+            steps[4] = ("Cast", ["even"], "indices", {"to": onnx.TensorProto.INT32})
+        graph.initializer.remove(tensor)
+        graph.initializer.extend(
+            onnx.numpy_helper.from_array(np.asarray(value), f"{table}.{name}") for name, value in constants.items()
+        )
+        for operator, inputs, output, attributes in steps:
+            made = table if output == "table" else f"{table}.{output}"
+            nodes.append(onnx.helper.make_node(operator, [f"{table}.{name}" for name in inputs], [made], **attributes))
+    rest = list(graph.node)
+    del graph.node[:]
+    graph.node.extend([*nodes, *rest])
+    return model
+
+
 def unfold_late(model: onnx.ModelProto) -> onnx.ModelProto:
     """Scale rows after they are gathered, not the whole table before, in place.
 
@@ -46,7 +117,6 @@ def unfold_late(model: onnx.ModelProto) -> onnx.ModelProto:
         node.output[0]: node for node in graph.node
         if node.op_type == "DequantizeLinear" and node.input[0] in constants and _axis(node) == 0
     }  # fmt: skip
-    cast = {node.output[0]: node for node in graph.node if node.op_type == "Cast" and node.input[0] in constants}
     uses = Counter(name for node in graph.node for name in node.input)
     made: list[onnx.NodeProto] = []
     gone: set[str] = set()
@@ -55,10 +125,8 @@ def unfold_late(model: onnx.ModelProto) -> onnx.ModelProto:
         if before is None or _axis(node) != 0 or len(constants[before.input[1]].dims) != 1:
             made.append(node)
             continue
-        zeros = [
-            cast[name].input[0] if name in cast else name for name in before.input[2:]
-        ]  # cast where too long to fold
-        assert not any(onnx.numpy_helper.to_array(constants[name]).any() for name in zeros), "rows are symmetric"
+        zeros = [onnx.numpy_helper.to_array(constants[name]) for name in before.input[2:]]
+        assert not any(zero.any() for zero in zeros), "rows are symmetric"
         table, scales, rows = before.input[0], before.input[1], node.input[1]
         column = f"{scales}.column"
         if column not in constants:
@@ -78,8 +146,6 @@ def unfold_late(model: onnx.ModelProto) -> onnx.ModelProto:
         if not uses[node.input[0]]:
             gone.add(node.input[0])
     kept = [node for node in made if not (node.op_type == "DequantizeLinear" and node.output[0] in gone)]
-    used = {name for node in kept for name in node.input}
-    kept = [node for node in kept if node.output[0] not in cast or node.output[0] in used]
     del graph.node[:]
     graph.node.extend(kept)
     needed = {name for node in kept for name in node.input}

@@ -427,7 +427,7 @@ class QuantizeParams(Section):
 
     Calibration with each of the `observers`, then up to `max_float_layers` layers in float, then training (`qat`; null
     ends the ladder before it).
-    `arithmetic: auto` follows the target's `instructions`.
+    `arithmetic: auto` follows the target's `instructions`. `table_bits` are those of each number in a table of embeddings.
     """
 
     use: str
@@ -436,6 +436,7 @@ class QuantizeParams(Section):
     batch_size: PositiveInt
     max_float_layers: NonNegativeInt
     qat: ShortTrainParams | None
+    table_bits: Literal[4, 8] = 8
 
 
 class ExportParams(Section):

@@ -1,5 +1,7 @@
 """What happens to a graph between torch's exporter and the file: the answers stay, the bytes shrink."""
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -7,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from limbeck.graphs import strip, unfold_late, with_own_zero_points
+from limbeck.graphs import narrow_zeros, pack_tables, strip, unfold_late, with_own_zero_points
 
 ROWS, WIDTH = 12, 4
 
@@ -56,11 +58,48 @@ def operators(model: onnx.ModelProto) -> list[str]:
 
 @pytest.mark.parametrize("zeros", ["a constant", "cast"])
 def test_rows_are_scaled_after_they_are_gathered(zeros: str) -> None:
-    """The zero points of 10,000 rows come as 64-bit numbers behind a Cast: the exporter does not fold so many."""
-    before, made = table(zeros=zeros), unfold_late(table(zeros=zeros))
+    before, made = table(zeros=zeros), unfold_late(narrow_zeros(table(zeros=zeros)))
     assert operators(made) == ["Gather", "Cast", "Gather", "Mul"]
     assert {tensor.name for tensor in made.graph.initializer} == {"table", "scales.column"}
     np.testing.assert_array_equal(answers(made), answers(before))
+
+
+def test_zero_points_are_bytes() -> None:
+    """Those of 10,000 rows come as 64-bit numbers behind a Cast: the exporter does not fold so many."""
+    made = narrow_zeros(table(zeros="cast"))
+    assert operators(made) == ["DequantizeLinear", "Gather"]
+    assert {tensor.name: tensor.data_type for tensor in made.graph.initializer}["zeros"] == TensorProto.INT8
+    np.testing.assert_array_equal(answers(made), answers(table(zeros="cast")))
+
+
+def small(num_rows: int, values: NDArray[np.int8]) -> onnx.ModelProto:
+    """Rows gathered from a table in int8, of which the first `ROWS` are asked for."""
+    nodes = [
+        helper.make_node("Gather", ["table", "input"], ["rows"], axis=0),
+        helper.make_node("Cast", ["rows"], ["logits"], to=TensorProto.FLOAT),
+    ]
+    return model_of(nodes, table=values.reshape(num_rows, WIDTH))
+
+
+@pytest.mark.parametrize("num_rows", [300, 301])
+def test_a_table_of_four_bits_is_stored_two_numbers_to_a_byte(num_rows: int, tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(-8, 8, num_rows * WIDTH).astype(np.int8)
+    made = pack_tables(small(num_rows, values))
+    assert sum(np.prod(tensor.dims) for tensor in made.graph.initializer) < values.size / 2 + 32
+    np.testing.assert_array_equal(answers(made), answers(small(num_rows, values)))
+    folded = onnxruntime.SessionOptions()
+    folded.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    folded.optimized_model_filepath = str(tmp_path / "folded.onnx")
+    onnxruntime.InferenceSession(made.SerializeToString(), folded, providers=["CPUExecutionProvider"])
+    assert operators(onnx.load(tmp_path / "folded.onnx")) == ["Gather", "Cast"], (
+        "unpacked once, when the file is opened"
+    )
+
+
+@pytest.mark.parametrize(("num_rows", "largest"), [(300, 8), (100, 7)])
+def test_a_table_of_eight_bits_and_a_small_one_stay_as_they_are(num_rows: int, largest: int) -> None:
+    values = np.full(num_rows * WIDTH, largest, np.int8)
+    assert operators(pack_tables(small(num_rows, values))) == ["Gather", "Cast"]
 
 
 def test_a_table_that_is_used_whole_as_well_stays_as_it_is_there() -> None:

@@ -187,3 +187,10 @@ def test_a_student_that_is_the_teacher_needs_one(tmp_path: Path, tiny: Params, d
     models.save(there.parent / "models/teacher", spec, teacher)
     made = planned(tiny, there, student=model)
     assert made.files["student"].num_params == models.num_params(teacher) > made.files[FP32].num_params
+
+
+@pytest.mark.usefixtures("counted")
+def test_tables_of_four_bits_are_refused_where_a_student_has_none(tiny: Params, data: Path) -> None:
+    quantize = tiny.model_dump()["targets"]["sensor"]["quantize"]
+    made = planned(tiny, data, quantize={**quantize, "table_bits": 4})
+    assert re.match("sensor: quantize.table_bits is 4, and this student has no table of embeddings", made.refusal)

@@ -6,10 +6,12 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from limbeck.models import LAYERS
+
 
 def head_of(module: nn.Module, sample: Tensor) -> str:
     """The name of the submodule that makes the logits, found by running one `sample` [1, ...]."""
-    names = {layer: name for name, layer in module.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)}
+    names = {layer: name for name, layer in module.named_modules() if isinstance(layer, LAYERS)}
     order: list[str] = []
     handles = [layer.register_forward_hook(lambda layer, *_: order.append(names[layer])) for layer in names]
     was_training = module.training
@@ -41,7 +43,7 @@ class Tap:
 def tapped(model: nn.Module) -> Iterator[Tap]:
     """Within, a forward pass of `model` leaves its features in the tap."""
     tap = Tap()
-    layers = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+    layers = [layer for layer in model.modules() if isinstance(layer, LAYERS)]
     handles = [layer.register_forward_pre_hook(tap.keep) for layer in layers]
     try:
         yield tap
@@ -52,7 +54,7 @@ def tapped(model: nn.Module) -> Iterator[Tap]:
 
 def width_of(model: nn.Module, samples: Tensor) -> int | None:
     """D, from a forward pass of raw samples [B, ...] in evaluation mode; None of a graph that has no layers as modules."""
-    if not any(isinstance(layer, nn.Conv2d | nn.Linear) for layer in model.modules()):
+    if not any(isinstance(layer, LAYERS) for layer in model.modules()):
         return None
     was_training = model.training
     with torch.no_grad(), tapped(model.eval()) as tap:

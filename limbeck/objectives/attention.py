@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from limbeck.errors import ComponentError
+from limbeck.models import LAYERS
 from limbeck.objectives.batch import Batch
 from limbeck.objectives.learned import Learned, Supplies
 
@@ -25,7 +26,7 @@ def mapped(model: nn.Module) -> Iterator[Maps]:
 
     def keep(module: nn.Module, _: tuple[Tensor, ...], output: object) -> None:
         nonlocal has_begun
-        has_begun = has_begun or isinstance(module, nn.Conv2d | nn.Linear)
+        has_begun = has_begun or isinstance(module, LAYERS)
         if has_begun and isinstance(output, Tensor) and output.dim() == 4:
             maps[(output.shape[2], output.shape[3])] = output
 
@@ -111,7 +112,7 @@ def attention(map_BCHW: Tensor) -> Tensor:
 
 def sizes_of(model: nn.Module, samples: Tensor) -> list[tuple[int, int]] | None:
     """The sizes of a model's maps, from raw samples [B, ...]; None of a graph that has no layers as modules."""
-    if not any(isinstance(layer, nn.Conv2d | nn.Linear) for layer in model.modules()):
+    if not any(isinstance(layer, LAYERS) for layer in model.modules()):
         return None
     was_training = model.training
     with torch.no_grad(), mapped(model.eval()) as maps:

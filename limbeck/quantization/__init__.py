@@ -7,7 +7,7 @@ builds, exports, prepares, loads strictly and converts, which gives the same bit
 import copy
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from limbeck import checkpoint, models
 from limbeck.checkpoint import Quantization, Spec
 from limbeck.components import Component, bind
-from limbeck.errors import DataError
+from limbeck.errors import DataError, ParamsError
 from limbeck.models import Network, torch_dtype
 from limbeck.quantization.arithmetic import ARITHMETICS
 from limbeck.quantization.observers import OBSERVERS
@@ -57,7 +57,7 @@ def static(quantization: Quantization) -> Any:
         dtype=torch.int8, quant_min=lowest, quant_max=highest,
         qscheme=torch.per_channel_symmetric, ch_axis=0, observer_or_fake_quant_ctr=weight_ranges,
     )  # fmt: skip
-    quantizer = OnnxRuntimeQuantizer()
+    quantizer = OnnxRuntimeQuantizer(quantization.table_bits)
     for name in quantization.float_layers:
         quantizer.set_module_name_qconfig(name, None)
     return quantizer.set_global(QuantizationConfig(activations, activations, weights, None, quantization.trained))
@@ -71,6 +71,10 @@ def prepare(network: Network, quantization: Quantization, shape: tuple[int, ...]
 
     Norms are folded into the layers before them, also where training follows: int8 is what runs in the end, and a
     step without norms is a short one. `network` is left as it is; the graph takes batches of 2 and more.
+
+    Raises:
+        ParamsError: tables are to have 4 bits, and there are none.
+
     """
     with quiet():
         from torchao.quantization.pt2e import allow_exported_model_train_eval
@@ -81,6 +85,13 @@ def prepare(network: Network, quantization: Quantization, shape: tuple[int, ...]
         example = torch.zeros((2, *shape), dtype=dtype)
         batch = torch.export.Dim("batch", min=2)
         graph = torch.export.export(network, (example,), dynamic_shapes=({0: batch},)).module()
+        if quantization.table_bits == 4 and not graph.graph.find_nodes(
+            op="call_function", target=torch.ops.aten.embedding.default
+        ):
+            raise ParamsError(
+                "quantize.table_bits is 4, and this student has no table of embeddings: its weights are multiplied, and "
+                "ONNX Runtime multiplies bytes. Set it to 8, or leave it out."
+            )
         quantizer = bind(Component(use=quantization.use), SCHEMES, "quantization")(quantization)
         # not prepare_qat_pt2e, which keeps norms in training: its patterns take seconds to match, and none of them
         # knows a layer that stays float
@@ -120,7 +131,13 @@ def calibrate_(prepared: nn.Module, x: NDArray[np.generic], batch_size: int) -> 
 
 
 def describe(
-    use: str, arithmetic: str, observer: Component, *, float_layers: tuple[str, ...] = (), trained: bool = False
+    use: str,
+    arithmetic: str,
+    observer: Component,
+    *,
+    float_layers: tuple[str, ...] = (),
+    trained: bool = False,
+    table_bits: Literal[4, 8] = 8,
 ) -> Quantization:
     """What a checkpoint must remember to build the same prepared model."""
     from importlib.metadata import version
@@ -131,6 +148,7 @@ def describe(
         observer=observer,
         float_layers=float_layers,
         trained=trained,
+        table_bits=table_bits,
         versions={name: version(name) for name in ("torch", "torchao")},
     )
 

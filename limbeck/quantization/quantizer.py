@@ -18,7 +18,7 @@ from torchao.quantization.pt2e.quantizer import (
 )
 from torchao.quantization.pt2e.quantizer.x86_inductor_quantizer import QUANT_ANNOTATION_KEY, X86InductorQuantizer
 
-from limbeck.quantization.tables import annotate_table
+from limbeck.quantization.tables import Bits, annotate_table
 
 aten = torch.ops.aten
 CONVOLUTIONS = (aten.conv1d.default, aten.conv2d.default)
@@ -30,18 +30,21 @@ AFTERWARDS = (aten.relu.default, aten.relu_.default, aten.batch_norm.default)
 class OnnxRuntimeQuantizer(X86InductorQuantizer):  # type: ignore[misc]
     """Convolutions and linear layers as on x86, sums between them in int8, every convolution's output, and tables by row."""
 
+    def __init__(self, table_bits: Bits) -> None:
+        super().__init__()
+        self.table_bits = table_bits
+
     def annotate(self, model: GraphModule) -> GraphModule:
         """Mark what is to be int8, in place."""
         super().annotate(model)
-        left_in_float = [
-            get_module_name_filter(name) for name, config in self.module_name_qconfig.items() if config is None
-        ]
+        filters = [get_module_name_filter(name) for name, config in self.module_name_qconfig.items() if config is None]
         if self.global_config is not None:
             for node in model.graph.nodes:
-                if node.target == aten.conv1d.default and not any(is_left(node) for is_left in left_in_float):
+                stays = any(is_left(node) for is_left in filters)
+                if node.target == aten.conv1d.default and not stays:
                     self._annotate_conv_node_helper(node, False, self.global_config)  # as on x86 only of two axes
-                if node.target == aten.embedding.default:
-                    annotate_table(node, QUANT_ANNOTATION_KEY)
+                if node.target == aten.embedding.default and not stays:
+                    annotate_table(node, QUANT_ANNOTATION_KEY, self.table_bits, trained=self.global_config.is_qat)
                 elif node.target in SUMS:
                     _annotate_sum(node, self.global_config)
                 elif node.target in CONVOLUTIONS and _annotation(node).input_qspec_map:

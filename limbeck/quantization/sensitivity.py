@@ -74,14 +74,23 @@ def _unrounded(graph: GraphModule, argument: object) -> Node | None:
 
 @contextmanager
 def left_float(graph: GraphModule, layer: Node) -> Iterator[None]:
-    """Let one layer of a simulated graph read its inputs and weights unrounded; others go on reading them rounded."""
-    rounded = layer.args
-    layer.args = (*(_unrounded(graph, argument) for argument in rounded[:2]), *rounded[2:])
+    """Let one layer of a simulated graph read its inputs and weights unrounded; others go on reading them rounded.
+
+    A table of embeddings that is this layer's weights (tied) is read unrounded with it, as where the layer stays float.
+    """
+    weights = layer.args[1]
+    assert isinstance(weights, Node)
+    rounded = {layer: layer.args}
+    layer.args = (*(_unrounded(graph, argument) for argument in layer.args[:2]), *layer.args[2:])
+    for reader in list(weights.users):
+        rounded[reader] = reader.args
+        reader.args = tuple(_unrounded(graph, weights) if each is weights else each for each in reader.args)
     graph.recompile()
     try:
         yield
     finally:
-        layer.args = rounded
+        for node, arguments in rounded.items():
+            node.args = arguments
         graph.recompile()
 
 

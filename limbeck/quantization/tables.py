@@ -1,35 +1,84 @@
-"""Tables of embeddings in int8, each row by a scale of its own.
+"""Tables of embeddings in int8 or int4, each row by a scale of its own.
 
-A row is read, not multiplied: it may have all 8 bits whatever multiplies bytes (Guan et al. 2019, Post-Training 4-bit
-Quantization on Embedding Tables, section 2: one range per row costs little and keeps the error of large rows from small ones).
+A row is read, not multiplied: it may have all 8 bits whatever multiplies bytes, or only 4, which halves the table (Guan et al.
+2019, Post-Training 4-bit Quantization on Embedding Tables, section 2: one range per row costs little and keeps the error of
+large rows from small ones; of 4 bits the range is searched, since clipping the largest numbers of a row pays).
 """
 
+from typing import Literal, TypeAlias
+
 import torch
+from torch import Tensor
 from torch.fx import Node
-from torchao.quantization.pt2e import PerChannelMinMaxObserver
+from torchao.quantization.pt2e import FakeQuantize, PerChannelMinMaxObserver
 from torchao.quantization.pt2e.quantizer import QuantizationAnnotation, QuantizationSpec
 
-INT8 = (-127, 127)
+Bits: TypeAlias = Literal[4, 8]
+
+LEVELS: dict[Bits, tuple[int, int]] = {8: (-127, 127), 4: (-8, 7)}
 SMALLEST = 2.0**-24
 """Step of a row of zeros."""
+SHARES = tuple(share / 16 for share in range(8, 18))
+"""Steps that are tried, in those that leave the largest number of a row unclipped upwards."""
+
+embedding = torch.ops.aten.embedding.default
 
 
-def rows_in_int8() -> QuantizationSpec:
-    """How a table is rounded: symmetric, by row."""
+class RowsByLeastSquares(PerChannelMinMaxObserver):  # type: ignore[misc]
+    """For each row of the table as it is now, not as it was, the range of least squared error.
+
+    State: both ends of each row's range [N].
+    """
+
+    def forward(self, table_ND: Tensor) -> Tensor:
+        """[N, D], handed on."""
+        rows_ND = table_ND.detach()
+        whole_N1 = (rows_ND.abs().amax(1, keepdim=True) / self.quant_max).clamp(min=SMALLEST)
+        best_N1, least_N1 = whole_N1, torch.full_like(whole_N1, torch.inf)
+        for share in SHARES:
+            step_N1 = whole_N1 * share
+            rounded_ND = (rows_ND / step_N1).round_().clamp_(self.quant_min, self.quant_max).mul_(step_N1)
+            error_N1 = rounded_ND.sub_(rows_ND).square_().sum(1, keepdim=True)
+            best_N1 = torch.where(error_N1 < least_N1, step_N1, best_N1)
+            least_N1 = torch.minimum(error_N1, least_N1)
+        end_N = best_N1[:, 0] * (
+            (self.quant_max - self.quant_min) / 2
+        )  # torchao's step is half the range over half the levels
+        for state, value_N in ((self.min_val, -end_N), (self.max_val, end_N)):
+            state.resize_(value_N.shape)
+            state.copy_(value_N)
+        return table_ND
+
+
+def rows_in(bits: Bits, *, trained: bool) -> QuantizationSpec:
+    """How a table is rounded: symmetric, by row. Of 8 bits no training needs to know, of 4 it does."""
+    low, high = LEVELS[bits]
+    kind = PerChannelMinMaxObserver if bits == 8 else RowsByLeastSquares
+    made = kind.with_args(eps=SMALLEST)
+    if trained and bits == 4:
+        made = FakeQuantize.with_args(observer=RowsByLeastSquares, eps=SMALLEST)
     return QuantizationSpec(
-        dtype=torch.int8, quant_min=INT8[0], quant_max=INT8[1], qscheme=torch.per_channel_symmetric, ch_axis=0,
-        observer_or_fake_quant_ctr=PerChannelMinMaxObserver.with_args(eps=SMALLEST),
+        dtype=torch.int8, quant_min=low, quant_max=high, qscheme=torch.per_channel_symmetric, ch_axis=0,
+        observer_or_fake_quant_ctr=made,
     )  # fmt: skip
 
 
-def annotate_table(node: Node, key: str) -> None:
+def annotate_table(node: Node, key: str, bits: Bits, *, trained: bool) -> None:
     """Mark the table of an embedding.
 
-    One that is the weights of a layer too (tied embeddings) is rounded as they are, by output channel, which is by row: one
-    tensor of bytes serves both. Where that layer stays float the table has 8 bits of its own.
+    One that is the weights of a layer too (tied embeddings) is rounded once for both, by output channel, which is by row: one
+    tensor serves them, of 8 bits as the layer's weights are, of 4 as tables are. Where that layer stays float so does the
+    table: its floats are in the file anyway.
     """
     table = node.args[0]
     assert isinstance(table, Node)
-    marks = [user.meta[key].input_qspec_map for user in table.users if user is not node and key in user.meta]
-    tied = next((found[table] for found in marks if found.get(table) is not None), None)
-    node.meta[key] = QuantizationAnnotation(input_qspec_map={table: tied or rows_in_int8()}, _annotated=True)
+    marked = {user: user.meta[key].input_qspec_map.get(table) if key in user.meta else None for user in table.users}
+    layers = [user for user in marked if user.target != embedding]
+    if any(marked[layer] is None for layer in layers):
+        return
+    shared = next((spec for spec in marked.values() if spec is not None), None)
+    if shared is None or (bits == 4 and not any(marked[user] for user in marked if user.target == embedding)):
+        shared = rows_in(bits, trained=trained)
+        for layer in layers:
+            layer.meta[key].input_qspec_map[table] = shared
+    node.meta[key] = QuantizationAnnotation(input_qspec_map={table: shared}, _annotated=True)

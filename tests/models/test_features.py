@@ -5,7 +5,7 @@ from torch import nn
 from limbeck import models
 from limbeck.checkpoint import Spec
 from limbeck.components import Component
-from limbeck.models.features import head_of, tapped
+from limbeck.models.features import head_of, tapped, width_of
 
 ZOO = {
     "resnet": (Component(use="resnet", width=4, depth=8), "head", 16),
@@ -62,3 +62,16 @@ def test_a_convolution_may_be_the_head() -> None:
         body(torch.zeros(2, 3, 8, 8))
     assert tap.features is not None
     assert tap.features.shape == (2, 6)
+
+
+def test_convolutions_over_time_have_features_and_may_be_the_head() -> None:
+    over_time = nn.Sequential(nn.Conv1d(3, 6, 3), nn.ReLU(), nn.Conv1d(6, 5, 3), nn.AdaptiveAvgPool1d(1))
+    series = torch.randn(2, 3, 9, generator=torch.Generator().manual_seed(0))
+    last = nn.Sequential(over_time, nn.Conv1d(5, 4, 1), nn.Flatten())
+    assert head_of(last, series[:1]) == "1"
+    assert width_of(last, series) == 5
+    assert head_of(nn.Sequential(over_time, nn.Flatten()), series[:1]) == "0.2"
+    with torch.no_grad(), tapped(last) as tap:
+        logits = last(series)
+    assert tap.features is not None
+    assert torch.allclose(last[1:](tap.features.unsqueeze(2)), logits, atol=1e-6)

@@ -1,16 +1,18 @@
-"""docs/quantization.md: its sections are valid, its tables are those of the code."""
+"""docs/quantization.md: its sections are valid, its tables are those of the code and of the results."""
 
+import json
 import re
 from typing import get_args
 
 import pytest
 import yaml
 
+from benchmarks import int4
 from limbeck.params import Instructions, Params
 from limbeck.quantization.arithmetic import BEST_FOR
 from limbeck.quantization.observers import OBSERVERS
 from stages.__main__ import check_components
-from tests.conftest import TINY
+from tests.conftest import ROOT, TINY
 from tests.pipeline.docs.pages import blocks_of, into, text_of
 
 BLOCKS = [text for kind, _, text in blocks_of("quantization") if kind == "yaml"]
@@ -29,3 +31,7 @@ def test_the_page_shows_every_observer_and_what_follows_from_every_instruction_s
     told = re.findall(r"^\| `(\w+)` \|.*\| `(\w+)` \|$", text_of("quantization"), re.MULTILINE)
     assert dict(told) == BEST_FOR
     assert set(BEST_FOR) == set(get_args(Instructions))
+
+
+def test_what_the_page_says_of_four_bits_was_measured() -> None:
+    assert int4.table(json.loads((ROOT / "benchmarks/results/int4.json").read_text())) in text_of("quantization")
