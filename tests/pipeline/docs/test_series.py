@@ -36,6 +36,19 @@ def test_what_the_page_says_of_the_exercises_was_measured() -> None:
     assert series.table(json.loads((ROOT / "benchmarks/results/series.json").read_text())) in text_of("series")
 
 
+def points(of: dict[str, float]) -> str:
+    return f"{100 * of['value']:.1f} [{100 * of['low']:.1f}, {100 * of['high']:.1f}]"
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_what_the_page_says_of_other_people_was_measured(seed: int) -> None:
+    found = json.loads((ROOT / f"benchmarks/results/figures/gestures-watch-{seed}.json").read_text())
+    teacher, ships = (found["quality"][name]["test"] for name in ("teacher", "model.int8"))
+    told = [f"{100 * teacher['value']:.1f}", f"{100 * ships['value']:.1f}", points(ships["drop"])]
+    cells = [str(seed), *told, points(found["gain_of_distillation"]), f"{found['bytes']['model.int8']:,}"]
+    assert f"| {' | '.join(cells)} |" in text_of("series")
+
+
 @pytest.mark.slow
 def test_the_example_of_the_page_runs(workspace: Clone) -> None:
     path = Path(workspace / "params.yaml")
