@@ -52,7 +52,9 @@ def test_every_layer_with_weights_is_ranked_whatever_it_runs_over(use: str) -> N
     assert sorted(ranked) == sorted(name for name, layer in network.named_modules() if isinstance(layer, models.LAYERS))
 
 
-@pytest.mark.parametrize(("use", "more"), [("text_cnn", ("body.codes",)), ("resnet1d", ())])
+@pytest.mark.parametrize(
+    ("use", "more"), [("text_cnn", ("body.codes",)), pytest.param("resnet1d", (), marks=pytest.mark.slow)]
+)
 def test_convolutions_and_tables_left_in_float_stay_so_in_the_checkpoint_and_in_the_file(
     use: str, more: tuple[str, ...], tmp_path: Path
 ) -> None:

@@ -93,7 +93,7 @@ def test_a_range_is_of_the_table_as_it_is_now() -> None:
     assert float(observer.calculate_qparams()[0].max()) < 1
 
 
-@pytest.mark.parametrize(("use", "bits"), [("sequential", 8), ("two_tower", 4)])
+@pytest.mark.parametrize(("use", "bits"), [pytest.param("sequential", 8, marks=pytest.mark.slow), ("two_tower", 4)])
 def test_a_table_that_is_the_last_layers_weights_learns_as_one_tensor_and_comes_back_to_the_bit(
     use: str, bits: Bits, tmp_path: Path
 ) -> None:
