@@ -33,7 +33,7 @@ run: .venv/installed  ## install what is missing, run the pipeline as a flow (RE
 	@python -m flows.compress $(if $(RECIPE),--recipe $(RECIPE))
 
 test: .venv/installed  ## the tests everybody runs, under five minutes on two cores
-	@python -m pytest -n 2 --dist loadfile -m "not slow"
+	@python -m pytest -n 3 --dist loadfile -m "not slow"
 
 test-slow: .venv/installed  ## drills: kills, outages, whole pipelines in fresh clones
 	@python -m pytest -m slow
