@@ -146,18 +146,14 @@ def test_weights_of_8_bits_have_zero_points_of_their_own(low: int, names: set[st
 def test_names_and_paths_are_gone_and_the_answers_stay() -> None:
     named = table(zeros="cast")
     named.producer_name = "somebody"
-    named.graph.name = named.graph.node[0].name = "/home/somebody/model.py"
-    named.graph.node[0].metadata_props.add(key="stack_trace", value="/home/somebody/model.py")
+    named.graph.name = named.graph.node[0].name = "somebody/model.py"
+    named.graph.node[0].metadata_props.add(key="stack_trace", value="somebody/model.py")
     expected = answers(named)
     made = strip(named)
     assert b"somebody" not in made.SerializeToString()
     assert {name for node in made.graph.node for name in [*node.input, *node.output]} <= {
         "input",
         "logits",
-        "v0",
-        "v1",
-        "v2",
-        "v3",
-        "v4",
+        *(f"v{number}" for number in range(5)),
     }
     np.testing.assert_array_equal(answers(made), expected)

@@ -18,7 +18,7 @@ class ByOrigin(Learned):
     mixes with another one counts as what it was itself.
 
     Raises:
-        ComponentError: one of them owns networks, or learns from features.
+        ComponentError: one of them owns networks.
 
     """
 

@@ -33,7 +33,7 @@ RUNGS: tuple[Rung, ...] = get_args(Rung)
 WEIGHS_THE_TEACHER = ("kd", "adaptive", "momentum")
 """Losses whose `alpha` takes from the labels what it gives the teacher. All others leave the labels their whole weight."""
 ON_LOGITS = ("kd", "dkd", "dist", "standardized", "adaptive", "sum")
-"""Losses of single samples' logits, which need not say the same of the old world, which the teacher knows, and of the new."""
+"""Losses on logits: of the old world, which the teacher knows, they need not say what they say of the new. Sums, where all parts are."""
 
 
 class TrainingRules(Section):
@@ -498,13 +498,17 @@ def _weighed(distill: Mapping[str, Any], share: float) -> dict[str, Any]:
 def _by_origin(distill: Mapping[str, Any], share: float) -> dict[str, Any]:
     """The champion's loss on old samples; on new ones its teacher weighs less, and is put right where people know better.
 
-    Losses that need the whole batch weigh less on all of it.
+    Losses on more than logits are the same on all samples, and weigh less.
     """
-    if distill["use"] not in ON_LOGITS:
+    if not _is_on_logits(distill):
         return _weighed(distill, share)
     old = {key: value for key, value in distill.items() if key != "control"}
     new = {"use": "corrected", "loss": _weighed(old, share)}
     return {"use": "by_origin", "old": old, "new": new, "control": distill.get("control", False)}
+
+
+def _is_on_logits(distill: Mapping[str, Any]) -> bool:
+    return distill["use"] in ON_LOGITS and all(_is_on_logits(part) for part in distill.get("parts", ()))
 
 
 def _is_number(value: Any) -> bool:

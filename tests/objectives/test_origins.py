@@ -45,6 +45,20 @@ def test_one_loss_for_both_is_that_loss(seed: int) -> None:
     assert value(both, batch, student) == pytest.approx(value(KD, batch, student), rel=1e-5)
 
 
+@pytest.mark.parametrize("num_new", [1, 2])
+def test_a_batch_with_hardly_a_new_sample_has_a_finite_gradient_whatever_is_compared(num_new: int) -> None:
+    student, batch = drawn([0, 0, 0] + [1] * num_new)
+    student.requires_grad_(True)
+    dist = {"use": "dist", "inter": 2.0, "intra": 2.0, "temperature": 4.0}
+    loss = loss_of(
+        Component.model_validate({"use": "by_origin", "old": dist, "new": {"use": "corrected", "loss": dist}})
+    )
+    loss(student, batch).backward()  # type: ignore[no-untyped-call]
+    assert student.grad is not None
+    assert student.grad.isfinite().all()
+    assert (student.grad != 0).any(1).all()
+
+
 def test_without_windows_all_samples_are_old() -> None:
     student, batch = drawn([0, 0])
     plain = Batch(batch.inputs, batch.labels, batch.teacher_BK)

@@ -247,7 +247,14 @@ def test_only_an_alpha_that_takes_from_the_labels_is_turned_down(situation: Situ
 
 @pytest.mark.parametrize(
     "distill",
-    [{"use": "momentum", "of": "student", "decay": 0.9, "alpha": 0.5, "temperature": 2.0}, {"use": "cross_entropy"}],
+    [
+        {"use": "momentum", "of": "student", "decay": 0.9, "alpha": 0.5, "temperature": 2.0},
+        {"use": "cross_entropy"},
+        {
+            "use": "sum",
+            "parts": [{"use": "dkd", "alpha": 1.0, "beta": 8.0, "temperature": 4.0}, {"use": "hint", "gamma": 1.0}],
+        },
+    ],
 )
 def test_a_teacher_at_work_and_labels_alone_teach_old_and_new_alike(
     situation: Situation, distill: dict[str, Any]
