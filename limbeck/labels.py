@@ -26,6 +26,7 @@ from limbeck.errors import DataError
 from limbeck.evaluation import predict
 from limbeck.models.compiled import compiled, pays
 from limbeck.models.features import tapped
+from limbeck.models.precision import uses_bf16
 from limbeck.params import LabelParams
 from limbeck.top_logits import CLASSES, LARGEST, REST, Kept, TopLogits, share_of_rest
 
@@ -126,7 +127,8 @@ def write(
     if top is not None:
         shares_K = share_of_rest(predict(teacher, read(data, "validation")[0][:PRIOR_SAMPLES]))
         kept = Kept(folder, (params.num_views, len(x), top), shares_K)
-    with torch.inference_mode():
+    bf16 = uses_bf16(params.precision, torch.device("cpu"))
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         quick = _faster(teacher, views, params)
         for view in range(params.num_views):
             for start in range(0, len(x), params.batch_size):

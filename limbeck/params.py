@@ -49,6 +49,7 @@ Out: TypeAlias = Annotated[Path, _Output()]
 Share: TypeAlias = Annotated[float, Field(gt=0, lt=1)]
 Quality: TypeAlias = Annotated[float, Field(ge=0, le=1)]
 Compile: TypeAlias = Literal["auto", "always", "never"]
+Precision: TypeAlias = Literal["auto", "fp32", "bf16"]
 Beta: TypeAlias = Annotated[float, Field(ge=0, lt=1)]
 """How much of a running average each step keeps."""
 Instructions: TypeAlias = Literal["any", "avx2", "vnni", "dotprod"]
@@ -110,7 +111,7 @@ class TrainParams(Section):
     warmup_epochs: NonNegativeFloat
     clip_norm: PositiveFloat
     ema_decay: Beta
-    precision: Literal["auto", "fp32", "bf16"]
+    precision: Precision
     device: Literal["auto", "cpu", "cuda"]
     compile: Compile
     threads: PositiveInt
@@ -294,6 +295,7 @@ class LabelParams(Section):
     """How many augmented views of every training sample the teacher answers, and whether its features are kept too.
 
     top: of many classes so many of the largest logits are kept, with the mass of the rest; None: all are.
+    precision: what the teacher computes in; a student is seldom taught worse by the rounding of bf16.
     """
 
     augment: Component
@@ -302,6 +304,7 @@ class LabelParams(Section):
     features: bool
     max_mb: PositiveFloat
     batch_size: PositiveInt
+    precision: Precision = "fp32"
     compile: Compile
     threads: PositiveInt
 

@@ -29,6 +29,7 @@ from limbeck.data.splits import read, read_meta, read_origin
 from limbeck.errors import TrainingDiverged
 from limbeck.models.averaged import Averaged
 from limbeck.models.compiled import compiled, pays
+from limbeck.models.precision import uses_bf16
 from limbeck.objectives import Batch, Learner, Objective, learned_of
 from limbeck.params import Beta, TrainParams
 from limbeck.top_logits import TopLogits
@@ -178,16 +179,6 @@ def learning_rate(step: int, num_steps: int, num_warmup: int, peak: float) -> fl
 def choose_device(wanted: str) -> torch.device:
     """`auto` is CUDA where there is one."""
     return torch.device("cuda" if wanted == "cuda" or (wanted == "auto" and torch.cuda.is_available()) else "cpu")
-
-
-def uses_bf16(precision: str, device: torch.device) -> bool:
-    """`auto` computes in bf16 where the processor multiplies in it, not where it would emulate."""
-    if precision != "auto":
-        return precision == "bf16"
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))
 
 
 def _state_in(file: Path, device: torch.device) -> dict[str, Any] | None:

@@ -69,6 +69,20 @@ def test_a_mixed_views_soft_label_is_the_teachers_answer_to_the_very_mixture(
         assert int((batch.labels.max(1).values < 1).sum()) > 5, "some belong to two classes"
 
 
+def test_a_teacher_may_answer_in_bf16(tmp_path: Path, data: Path, teacher: Network, tiny: Params) -> None:
+    write(tmp_path / "labels", data, teacher, tiny.label.model_copy(update={"precision": "bf16"}))
+    batch = next(read(data, tmp_path / "labels", with_teacher=True).batches(0, 32, seed=0))
+    assert batch.teacher_BK is not None
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        short = teacher(batch.inputs).float()
+    with torch.inference_mode():
+        full = teacher(batch.inputs)
+    stored = batch.teacher_BK.float()
+    assert not torch.allclose(stored, full, rtol=2**-10, atol=1e-4), "8 bits of mantissa, not 24"
+    assert torch.allclose(stored, short, rtol=2**-6, atol=2**-6)
+    assert torch.allclose(stored, full, atol=0.05 * float(full.abs().max()))
+
+
 def test_a_student_without_a_teacher_sees_the_same_pixels(
     tmp_path: Path, data: Path, teacher: Network, tiny: Params
 ) -> None:
