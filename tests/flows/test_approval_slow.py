@@ -138,7 +138,7 @@ def test_a_run_without_a_deployment_waits_where_it_is(
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import FlowRunFilter
 
-    from flows import approval
+    from flows.refreshing import approval
     from tests.flows.asking import SHIPPED, prepare, refresh
 
     monkeypatch.setattr(approval, "POLL_S", 1)
