@@ -7,6 +7,7 @@ stages that only measure files do without. Legend: N samples, E episodes, K clas
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict
 
 import numpy as np
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from torch import nn
 
 Scores: TypeAlias = NDArray[np.float64]
-
-Z_95 = 1.959964
 
 
 class Estimate(TypedDict):
@@ -158,15 +157,17 @@ def estimate(scores_N: Scores, num_resamples: int, seed: int) -> Estimate:
     """
     mean = float(scores_N.mean())
     if _is_binary(scores_N):
-        n, z = len(scores_N), Z_95
+        n, z = len(scores_N), NormalDist().inv_cdf(0.975)
         centre = (mean + z**2 / (2 * n)) / (1 + z**2 / n)
         half = z * np.sqrt(mean * (1 - mean) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
         return {"value": mean, "low": float(max(0.0, centre - half)), "high": float(min(1.0, centre + half))}
     return _bootstrap(scores_N, num_resamples, seed)
 
 
-def paired_difference(scores_N: Scores, others_N: Scores, num_resamples: int, seed: int) -> Estimate:
-    """Mean of `scores - others` over the same samples, with its 95 % interval.
+def paired_difference(
+    scores_N: Scores, others_N: Scores, num_resamples: int, seed: int, *, level: float = 0.95
+) -> Estimate:
+    """Mean of `scores - others` over the same samples, with its interval of that level.
 
     Scores of 0 and 1 take the adjusted Wald interval for paired proportions (Bonett and Price 2012, J. Educ.
     Behav. Stat. 37): one sample is added to either side that disagrees. Two good files disagree on a handful of
@@ -176,11 +177,11 @@ def paired_difference(scores_N: Scores, others_N: Scores, num_resamples: int, se
     assert scores_N.shape == others_N.shape, "paired scores belong to the same samples"
     differences = scores_N - others_N
     if not (_is_binary(scores_N) and _is_binary(others_N)):
-        return _bootstrap(differences, num_resamples, seed)
+        return _bootstrap(differences, num_resamples, seed, level)
     n = len(differences) + 2
     wins, losses = (differences > 0).sum() + 1, (differences < 0).sum() + 1
     centre = (wins - losses) / n
-    half = Z_95 * np.sqrt(((wins + losses) / n - centre**2) / n)
+    half = NormalDist().inv_cdf((1 + level) / 2) * np.sqrt(((wins + losses) / n - centre**2) / n)
     return {"value": float(differences.mean()), "low": float(centre - half), "high": float(centre + half)}
 
 
@@ -188,12 +189,12 @@ def _is_binary(scores_N: Scores) -> bool:
     return bool(np.isin(scores_N, (0.0, 1.0)).all())
 
 
-def _bootstrap(values_N: Scores, num_resamples: int, seed: int) -> Estimate:
+def _bootstrap(values_N: Scores, num_resamples: int, seed: int, level: float = 0.95) -> Estimate:
     generator = np.random.default_rng(seed)
     means = np.empty(num_resamples)
     for index in range(num_resamples):  # one resample at a time: memory stays that of the scores
         means[index] = values_N[generator.integers(0, len(values_N), len(values_N))].mean()
-    low, high = np.quantile(means, (0.025, 0.975))
+    low, high = np.quantile(means, ((1 - level) / 2, (1 + level) / 2))
     return {"value": float(values_N.mean()), "low": float(low), "high": float(high)}
 
 

@@ -43,7 +43,8 @@ class GateRules(Section):
 
     A class with fewer than `min_class_samples` is judged by its interval: it speaks against a challenger only where even
     the bound that is in its favour loses more than `max_loss`. For of 100 samples one is a point, and among ten classes
-    some would always have lost one. The estimate can tell `max_loss` where its standard error is smaller, about
+    some would always have lost one. The interval is one for all such classes together (Bonferroni): with ten classes, old
+    and new, one of 95 % each would refuse every sixth challenger that loses nothing. The estimate can tell `max_loss` where its standard error is smaller, about
     d / max_loss^2 samples when a share d of the answers differs: 1,000 for 0.005 and d = 0.025.
     """  # fmt: skip
 
@@ -175,25 +176,33 @@ def _bounds(estimate: Estimate) -> dict[str, float]:
 
 
 def _rows(scored: Scored, rules: GateRules) -> Iterator[Row]:
-    """Old and new in all, each window, each class on either side. What has no sample has no row, but `new`."""
+    """Old and new in all, each window, each class on either side. What has no sample has no row, but `new`.
+
+    Intervals are of 95 %, those of small classes of 95 % for all of these together.
+    """
     new = scored.origins != OLD
     if (~new).any():
         yield _row("old", ~new, scored, rules)
     yield _row("new", new, scored, rules)
     for number in np.unique(scored.origins[new]):
         yield _row(f"window {number}", scored.origins == number, scored, rules)
-    for index, name in enumerate(scored.classes):
-        for side, mask in (("old", ~new), ("new", new)):
-            if (chosen := mask & (scored.labels == index)).any():
-                yield _row(f"{side}, {name}", chosen, scored, rules)
+    classes = {
+        f"{side}, {name}": mask & (scored.labels == index)
+        for index, name in enumerate(scored.classes)
+        for side, mask in (("old", ~new), ("new", new))
+    }
+    small = {name for name, chosen in classes.items() if 0 < chosen.sum() < rules.min_class_samples}
+    for name, chosen in classes.items():
+        if chosen.any():
+            yield _row(name, chosen, scored, rules, level=1 - 0.05 / len(small) if name in small else 0.95)
 
 
-def _row(name: str, mask: NDArray[np.bool_], scored: Scored, rules: GateRules) -> Row:
+def _row(name: str, mask: NDArray[np.bool_], scored: Scored, rules: GateRules, *, level: float = 0.95) -> Row:
     champion, challenger = scored.champion[mask], scored.challenger[mask]
     if not mask.any():
         nothing: Estimate = {"value": np.nan, "low": np.nan, "high": np.nan}
         return Row(name, 0, np.nan, np.nan, nothing)
-    difference = paired_difference(challenger, champion, rules.bootstrap, rules.seed)
+    difference = paired_difference(challenger, champion, rules.bootstrap, rules.seed, level=level)
     return Row(name, int(mask.sum()), float(champion.mean()), float(challenger.mean()), difference)
 
 

@@ -81,6 +81,20 @@ def test_a_small_class_speaks_against_it_only_where_its_whole_interval_does(gate
     assert ("max_loss", "validation, old, b") in refusals(verdict(one_of_each[0], large)), "by its estimate"
 
 
+def test_among_many_small_classes_chance_alone_refuses_one_challenger_in_twenty_at_most(gate_rules: GateRules) -> None:
+    """Who answers as well as the champion, but not the same: a tenth of the samples goes either way."""
+    generator, names = np.random.default_rng(0), tuple("abcdefghij")
+    labels, origins = np.tile(np.repeat(np.arange(10), 100), 2), np.repeat([0, 1], 1000)
+    rules = gate_rules.model_copy(update={"max_loss": 0.0})
+    refused = 0
+    for _ in range(500):
+        champion, challenger = (generator.random(2000) < np.where(generator.random(2000) < 0.2, 0.5, 1.0) for _ in "ab")
+        scores = Scored(champion.astype(float), challenger.astype(float), labels, origins, classes=names)
+        found = refusals(judge(scores, rules, []))
+        refused += any(str(split).rpartition(", ")[2] in names for _, split in found)
+    assert 0 < refused / 500 < 0.05
+
+
 def test_a_class_that_is_lost_among_the_new_ones_refuses_though_the_rest_gains(gate_rules: GateRules) -> None:
     gained, lost = scored(new=(1000, 400, 0)), scored(old=(0, 0, 0), new=(1000, 0, 100), of_class=1)
     both = Scored(
