@@ -18,6 +18,7 @@ from limbeck.checkpoint import Quantization, Spec
 from limbeck.models import Network, torch_dtype
 from limbeck.params import QuantizeParams
 from limbeck.quantization import calibrate_, convert, describe, prepare
+from limbeck.quantization.biases import correct_bias_
 
 
 class Listener(Protocol):
@@ -114,6 +115,7 @@ class Ladder:
     def _calibrated(self, name: str, described: Quantization) -> Rung:
         prepared = self._prepare(described)
         calibrate_(prepared, self.x, self.params.batch_size)
+        correct_bias_(prepared, self.network, self.x)
         return self._rung(name, described, prepared)
 
     def _prepare(self, described: Quantization) -> nn.Module:

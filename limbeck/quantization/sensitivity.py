@@ -102,7 +102,7 @@ def most_sensitive(
     Args:
         prepared: calibrated.
         network: the float network that it was made from.
-        x: raw samples [N, ...]; the mean squared error of their logits decides.
+        x: raw samples [N, ...]; the variance of their logits' errors decides.
         progress: told (done, total, note).
 
     """
@@ -114,7 +114,8 @@ def most_sensitive(
             errors = {}
             for index, (name, node) in enumerate(left.items(), start=1):
                 with left_float(graph, node):
-                    errors[name] = float(np.square(predict(graph, x) - expected_NK, dtype=np.float64).mean())
+                    # what a logit moves on average does not count: the bias takes it back (limbeck.quantization.biases)
+                    errors[name] = float((predict(graph, x) - expected_NK).astype(np.float64).var(axis=0).mean())
                 progress(index, len(left), f"sensitivity of {name}")
             best = min(errors, key=lambda name: errors[name])
             chosen.enter_context(left_float(graph, left.pop(best)))

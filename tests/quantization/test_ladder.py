@@ -47,6 +47,7 @@ def _without_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Which rung follows which needs no network."""
     monkeypatch.setattr(ladder, "prepare", lambda *_: nn.Identity())
     monkeypatch.setattr(ladder, "calibrate_", lambda *_: None)
+    monkeypatch.setattr(ladder, "correct_bias_", lambda *_: None)
     monkeypatch.setattr(ladder, "convert", lambda prepared: prepared)
     monkeypatch.setattr(sensitivity, "most_sensitive", lambda *_: iter(LAYERS))
 
