@@ -1,7 +1,8 @@
 """int8 versions of the published ResNet-56 beside its float file: by observer and by arithmetic, as ONNX Runtime answers.
 
 Calibrated on 500 training images of CIFAR-10 below $LIMBECK_DATA, judged on all 10,000 test images: the squared error of the
-logits over their variance, and accuracy. Times are of interleaved rounds, one thread. `plain` is a session as ONNX Runtime opens
+logits over their variance, accuracy, answers unlike the float file's, and what the class lost that lost most. `means left` is
+without the correction of the last bias (`limbeck.quantization.biases`). Times are of interleaved rounds, one thread. `plain` is a session as ONNX Runtime opens
 it by itself, without the exact sums that ours ask for: there the answers depend on the processor.
 """
 
@@ -27,6 +28,7 @@ from limbeck.data.sources import open_source
 from limbeck.edge import measure as edge
 from limbeck.export import run, to_onnx
 from limbeck.params import SplitParams, TeacherParams
+from limbeck.quantization.biases import correct_bias_
 from limbeck.teachers.making import Making
 
 RECIPE = ROOT / "recipes/resnet56.yaml"
@@ -40,6 +42,7 @@ OBSERVERS: dict[str, dict[str, Any]] = {
     "percentile 0.999": {"use": "percentile", "share": 0.999},
 }
 ARITHMETICS = ("u8s7", "u8s8", "s8s8")
+LEFT = "mse, u8s7, means left"
 LIMITS: dict[str, float] = {}
 
 
@@ -47,6 +50,12 @@ def plainly(path: Path, x: NDArray[Any]) -> NDArray[np.float32]:
     """Logits [N, K] of a session without settings."""
     opened = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     return np.concatenate([opened.run(None, {"input": x[s : s + 256]})[0] for s in range(0, len(x), 256)])
+
+
+def lost_most(logits: NDArray[np.float32], before: NDArray[np.float32], y: NDArray[np.int64]) -> float:
+    """What the class lost that lost most, in accuracy."""
+    change = (logits.argmax(1) == y).astype(float) - (before.argmax(1) == y)
+    return float(max(-change[y == index].mean() for index in np.unique(y)))
 
 
 def measure(place: Path, params: Path) -> dict[str, Any]:
@@ -67,24 +76,30 @@ def measure(place: Path, params: Path) -> dict[str, Any]:
     files = {"teacher": place / "float.onnx"}
     to_onnx(files["teacher"], network, spec, OPSET, {})
 
-    def quantized(name: str, observer: dict[str, Any], arithmetic: str) -> None:
+    def quantized(name: str, observer: dict[str, Any], arithmetic: str, *, is_corrected: bool = True) -> None:
         how = quantization.describe("static", arithmetic, Component.model_validate(observer))
         prepared = quantization.prepare(network, how, spec.shape, torch.uint8)
         quantization.calibrate_(prepared, calibration, 32)
+        if is_corrected:
+            correct_bias_(prepared, network, calibration)
         files[name] = place / f"{name}.onnx"
         to_onnx(files[name], quantization.convert(prepared), spec, OPSET, {})
 
-    for arithmetic in ARITHMETICS[: 1 if quick else None]:
-        quantized(f"mse, {arithmetic}", OBSERVERS["mse"], arithmetic)
+    by_arithmetic = {f"mse, {arithmetic}": arithmetic for arithmetic in ARITHMETICS[: 1 if quick else None]}
+    for name, arithmetic in by_arithmetic.items():
+        quantized(name, OBSERVERS["mse"], arithmetic)
+    quantized(LEFT, OBSERVERS["mse"], "u8s7", is_corrected=False)
     for name, observer in [] if quick else OBSERVERS.items():
         if name != "mse":
             quantized(f"{name}, u8s7", observer, "u8s7")
 
     answers = {name: run(path, x) for name, path in files.items()}
-    answers |= {f"{name}, plain": plainly(path, x) for name, path in files.items() if name.startswith("mse")}
+    answers |= {
+        f"{name}, plain": plainly(path, x) for name, path in files.items() if name.startswith("mse") and name != LEFT
+    }
     variance = float(answers["teacher"].var())
     timed = edge.measure(
-        {name: path for name, path in files.items() if name == "teacher" or name.startswith("mse")},
+        {name: path for name, path in files.items() if name in ("teacher", *by_arithmetic)},
         threads=1, batch_size=1, **params_file.load(params).measure.model_dump(),
     )  # fmt: skip
     return {
@@ -97,6 +112,26 @@ def measure(place: Path, params: Path) -> dict[str, Any]:
             name: float(np.square(logits - answers["teacher"]).mean() / variance) for name, logits in answers.items()
         },
         "accuracy": {name: float((logits.argmax(1) == y).mean()) for name, logits in answers.items()},
+        "answers_differ": {
+            name: float((logits.argmax(1) != answers["teacher"].argmax(1)).mean()) for name, logits in answers.items()
+        },
+        "worst_class": {name: lost_most(logits, answers["teacher"], y) for name, logits in answers.items()},
         "p50_ms": {name: row["p50_ms"]["value"] for name, row in timed["variants"].items()},
         "bytes": {name: path.stat().st_size for name, path in files.items()},
     }
+
+
+def table(result: Any) -> str:
+    """A row of Markdown for each file."""
+    lines = [
+        "| file | error of the logits | accuracy % | answers unlike float's % | worst class loses, points | p50 ms | bytes |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, accuracy in result["accuracy"].items():
+        p50, size = result["p50_ms"].get(name), result["bytes"].get(name)
+        lines.append(
+            f"| {'float' if name == 'teacher' else name} | {result['error'][name]:.4f} | {100 * accuracy:.2f} "
+            f"| {100 * result['answers_differ'][name]:.2f} | {100 * result['worst_class'][name]:.1f} "
+            f"| {'' if p50 is None else f'{p50:.3f}'} | {'' if size is None else f'{size:,}'} |"
+        )
+    return "\n".join(lines)

@@ -15,7 +15,6 @@ from torch.fx import GraphModule, Node
 
 from limbeck.evaluation import predict
 from limbeck.models import Network
-from limbeck.quantization.sensitivity import simulate
 
 
 def correct_bias_(prepared: nn.Module, network: Network, x: NDArray[np.generic]) -> None:
@@ -23,6 +22,8 @@ def correct_bias_(prepared: nn.Module, network: Network, x: NDArray[np.generic])
 
     Nothing is done where the logits are not what a linear layer with a bias gives.
     """
+    from limbeck.quantization.sensitivity import simulate
+
     bias_K = _last_bias(prepared)
     if bias_K is None:
         return
