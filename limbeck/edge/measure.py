@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from limbeck.edge import EdgeError
 from limbeck.edge.manifest import sha256
+from limbeck.edge.processors import this_one
 from limbeck.edge.session import open_session
 
 QUANTILES = {"p50_ms": 50, "p90_ms": 90, "p95_ms": 95, "p99_ms": 99}
@@ -52,14 +53,7 @@ def machine() -> dict[str, Any]:
     """What figures were made on: system, processor and its instruction sets, runtime."""
     import onnxruntime
 
-    cpu, flags = "", set()
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() == "model name":
-                cpu = value.strip()
-            if key.strip() in ("flags", "Features"):
-                flags = set(value.split())
+    cpu, flags = this_one()
     with contextlib.suppress(OSError):  # boards name themselves here, ARM's cpuinfo names nothing
         cpu = cpu or Path("/proc/device-tree/model").read_text(encoding="utf-8", errors="replace").strip("\0\n ")
     return {

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,3 +47,18 @@ def test_sums_of_int8_products_do_not_overflow_on_any_processor(
     x = np.full((1, 8, 3, 3), 255 if activations == TensorProto.UINT8 else 127, np.float32)
     (found,) = opened(tmp_path / "largest.onnx").run(None, {"input": x})
     assert found.ravel().tolist() == [min(steps, 255 if activations == TensorProto.UINT8 else 127) * STEP] * 4
+
+
+@pytest.mark.parametrize(("has", "asked"), [({"avx2"}, True), ({"avx2", "avx512_vnni"}, False), (set(), True)])
+def test_exact_sums_are_asked_for_where_the_processor_has_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has: set[str], asked: bool
+) -> None:
+    monkeypatch.setattr("limbeck.edge.session.this_one", lambda: ("", frozenset(has)))
+    write_largest_products(tmp_path / "largest.onnx", TensorProto.UINT8)
+    options = open_session(tmp_path / "largest.onnx", 1).get_session_options()
+    entry = partial(options.get_session_config_entry, "session.x64quantprecision")
+    if asked:
+        assert entry() == "1"
+    else:
+        with pytest.raises(RuntimeError, match="does not have configuration"):
+            entry()
