@@ -16,6 +16,7 @@ import copy
 import json
 import os
 import time
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -154,9 +155,8 @@ class Arena:
             variant=self.variant, contract=contract, now=datetime.now(UTC), last_action=None,
         )  # fmt: skip
         self.feedback = looked.feedback
-        self.steps = rungs.ladder(
-            Situation(self.params, target, champion, windows, rules.ladder, feedback=looked.feedback)
-        )
+        self.situation = Situation(self.params, target, champion, windows, rules.ladder, feedback=looked.feedback)
+        self.steps = rungs.ladder(self.situation)
 
     def contract(self, folder: Path) -> Any:
         """What a workspace's target has to keep."""
@@ -196,22 +196,11 @@ class Arena:
         for step in self.steps:
             if step.params is None or (passed and step.rung == "teacher"):
                 continue
-            folder, cost = self.run(step.rung, step.params)
-            row: dict[str, Any] = {"rung": step.rung, **cost, "passed": False}
+            row = self.attempt(step.rung, step.params)
             tried.append(row)
-            try:
-                contract = self.contract(folder)
-                variant, clauses = choose(*self.measured(folder), contract)
-            except ContractBroken as error:
-                row["said"] = str(error)
-                continue
-            file, metric = folder / "export" / self.target / f"{variant}.onnx", self.params["metric"]
-            scored = gate.score(self.champion, file, folder / "data", "validation", metric, threads=2)
-            verdict = gate.judge(scored, self.rules.gate, clauses[variant], require=contract.require)
-            row |= {"passed": verdict.passed, "said": str(verdict), **self.quality(file)}
-            if verdict.passed:
-                passed.append((verdict.gain, row))
-                if rungs.is_enough(verdict.gain, self.feedback.fell, self.rules.ladder):
+            if row["passed"]:
+                passed.append((row["gain"], row))
+                if rungs.is_enough(row["gain"], self.feedback.fell, self.rules.ladder):
                     break
         before = self.quality(self.champion)
         after = max(passed, key=lambda pair: pair[0])[1] if passed else {"rung": "none", **before}
@@ -224,6 +213,25 @@ class Arena:
             "cpu_s": sum(row["cpu_s"] for row in tried),
             "wall_s": sum(row["wall_s"] for row in tried),
         }
+
+    def attempt(self, rung: rungs.Rung, params: dict[str, Any]) -> dict[str, Any]:
+        """A rung's challenger before contract and gate: what it costs, what they say, how good it is in the exam."""
+        folder, cost = self.run(rung, params)
+        contract = self.contract(folder)
+        try:
+            variant, clauses = choose(*self.measured(folder), contract)
+        except ContractBroken as error:
+            return {"rung": rung, **cost, "passed": False, "said": str(error)}
+        file, metric = folder / "export" / self.target / f"{variant}.onnx", self.params["metric"]
+        scored = gate.score(self.champion, file, folder / "data", "validation", metric, threads=2)
+        verdict = gate.judge(scored, self.rules.gate, clauses[variant], require=contract.require)
+        said = {"passed": verdict.passed, "gain": verdict.gain, "said": str(verdict)}
+        return {"rung": rung, **cost, **said, **self.quality(file)}
+
+    def others(self, tried: Collection[str]) -> list[dict[str, Any]]:
+        """The rungs of the order that the climb had no use for: what they would have given and cost."""
+        left = [rung for rung in self.rules.ladder.order if rung not in tried]
+        return [self.attempt(rung, rungs.params_of(rung, self.situation)) for rung in left]
 
     def anew(self) -> dict[str, Any]:
         """The whole chain from nothing, on all that there is."""
@@ -298,6 +306,7 @@ def measure(place: Path, params: Path) -> dict[str, Any]:
         if seed == SEEDS[0]:
             found[str(seed)]["anew"] = arena.anew()
             print("anew", json.dumps(found[str(seed)]["anew"]), flush=True)
+            found[str(seed)]["others"] = arena.others([row["rung"] for row in found[str(seed)]["tried"]])
     return {
         "champion": params_file.load(base / "params.yaml").name,
         "target": target,
@@ -311,7 +320,7 @@ def summary(found: dict[str, Any]) -> dict[str, Any]:
     first = found[str(SEEDS[0])]
     by_rung: dict[str, list[float]] = {}
     for each in found.values():
-        for row in each["tried"]:
+        for row in (*each["tried"], *each.get("others", ())):
             by_rung.setdefault(row["rung"], []).append(row["cpu_s"])
     regains = [each["after"]["new"] - each["before"]["new"] for each in found.values()]
     anew = first["anew"]["new"] - first["before"]["new"]
@@ -332,9 +341,10 @@ def summary(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def table(result: Any) -> str:
-    """Two tables in Markdown, of the first seed: rung by rung, and window by window."""
+    """Two tables in Markdown, of the first seed: rung by rung, those last that were not needed, and window by window."""
     first = result["seeds"][str(SEEDS[0])]
-    rows = [{"rung": "champion", **first["before"]}, *first["tried"], {"rung": "everything anew", **first["anew"]}]
+    made = [*first["tried"], *first["others"]]
+    rows = [{"rung": "champion", **first["before"]}, *made, {"rung": "everything anew", **first["anew"]}]
     lines = ["| | new windows % | old samples % | CPU s |", "|---|---|---|---|"]
     lines += [
         f"| {'**' + row['rung'] + '**' if row['rung'] == first['after']['rung'] else row['rung']} | {_percent(row.get('new'))} "
