@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from limbeck import models
 from limbeck.data.prepared import read, read_meta
@@ -20,6 +21,7 @@ from limbeck.drift.signals import joined
 from limbeck.drift.two_samples import subsample
 from limbeck.edge.usage import softmax
 from limbeck.evaluation import Scores, predict
+from limbeck.models.renormed import renormed
 from limbeck.params import ContractParams
 from limbeck.pictures import png
 from limbeck.refresh.gate import answered, staleness
@@ -120,6 +122,7 @@ def look(
     validation = read(champion.data, "validation")
     reference = signals(*validation)
     parts, told, labelled, shipped = [], [], Counter[str](), []
+    drawn = list[NDArray[Any]]()
     for folder in windows:
         found = read_window(folder)
         labels = np.where(found.is_by_people, found.y, UNLABELLED)
@@ -127,7 +130,8 @@ def look(
         parts.append(signals(found.x, labels))
         told.append(answers(found.x, labels))
         rows = subsample(len(found.x), rules.drift.max_samples, rules.seed)
-        shipped += [logits_BK.argmax(1) for logits_BK in answered(file, found.x[rows], threads=rules.threads)]
+        drawn.append(found.x[rows])
+        shipped += [logits_BK.argmax(1) for logits_BK in answered(file, drawn[-1], threads=rules.threads)]
     window, said, before = joined(parts), together(told), answers(*validation)
     num_new, split = sum(read_window(folder).about.counts.labelled for folder in windows), rules.ladder.split
     mixes = [
@@ -142,7 +146,15 @@ def look(
         reference,
         window,
         _feedback(
-            workspace / "metrics" / target, before, said, np.concatenate(shipped), mixes, rules, variant, contract
+            workspace / "metrics" / target,
+            before,
+            said,
+            np.concatenate(shipped),
+            _with_new_norms(student, drawn, rules),
+            mixes,
+            rules,
+            variant,
+            contract,
         ),
         label_free(before, said, rules.gate.bootstrap, rules.gate.seed),
         dict(labelled),
@@ -157,7 +169,7 @@ def together(told: Sequence[Answers]) -> Answers:
 
 
 def _feedback(
-    metrics: Path, before: Answers, said: Answers, shipped: NDArray[np.int64], mixes: Sequence[tuple[float, float]],
+    metrics: Path, before: Answers, said: Answers, shipped: NDArray[np.int64], normed: NDArray[np.int64] | None, mixes: Sequence[tuple[float, float]],
     rules: Rules, variant: str, contract: ContractParams,
 ) -> Feedback:  # fmt: skip
     """How far quality fell and how good the teacher is, where people labelled; what the contract leaves.
@@ -167,6 +179,7 @@ def _feedback(
         before: to old samples.
         said: to new ones.
         shipped: what the file that ships said to these.
+        normed: what the student said to these with norms of their statistics; None without norms.
         mixes: how many old and new samples each split of a rung will have.
         rules: of the gate.
         variant: that ships.
@@ -196,9 +209,18 @@ def _feedback(
         unpruned_fits=fits,
         stale=stale.why,
         float_lead=float(student.mean() - (shipped[said.is_known] == known.truth).mean()),
+        norms_lead=None if normed is None else float((normed[said.is_known] == known.truth).mean() - student.mean()),
         stands=min(mixed(old_student, student)),
         behind=max(mixed(old_teacher - old_student, teacher - student)),
     )
+
+
+def _with_new_norms(student: nn.Module, drawn: Sequence[NDArray[Any]], rules: Rules) -> NDArray[np.int64] | None:
+    """What the student says [N] once its norms have seen the new samples, window after window as they are; None without."""
+    x = np.concatenate(drawn)
+    mixed = np.random.default_rng(rules.seed).permutation(len(x))  # a batch of one window alone is of no world
+    normed = renormed(student, x[mixed], rules.batch_size)
+    return None if normed is None else np.asarray(predict(normed, x, rules.batch_size).argmax(1))
 
 
 def _rights(said: Answers) -> tuple[Scores, Scores]:

@@ -59,6 +59,7 @@ class FeedbackRules(Section):
     room: quality that the contract leaves to lose, after the fall; from here on more is cut.
     ratio: the share of channels that goes then.
     ranges: how far the float student has to lead the file that ships, on the new windows, for ranges to be taken anew.
+    norms: the share of the fall that statistics of the new samples alone have to bring back for norms to be trained.
     full_lead: the teacher's lead over the champion at which its answers keep their whole weight.
     full_fall: the fall at which the learning rate is whole.
     least: what is left at least of an alpha, of a temperature above 1, and of a learning rate.
@@ -68,6 +69,7 @@ class FeedbackRules(Section):
     room: Share
     ratio: Share
     ranges: Share
+    norms: Share
     full_lead: Share
     full_fall: Share
     least: Share
@@ -87,7 +89,7 @@ class LadderRules(Section):
             epochs: 6
             lr: 0.01
             student: {epochs: 12, lr: 0.05, views: 6}
-          feedback: {grow_back: 0.1, room: 0.02, ratio: 0.15, ranges: 0.01, full_lead: 0.1, full_fall: 0.1, least: 0.2}
+          feedback: {grow_back: 0.1, room: 0.02, ratio: 0.15, ranges: 0.01, norms: 0.1, full_lead: 0.1, full_fall: 0.1, least: 0.2}
 
     A challenger that passes the gate and regains less than `enough` is kept, and the next rung is tried; the best of them
     ships. The teacher goes on learning only where nothing passed: that costs more than all before it.
@@ -209,6 +211,7 @@ class Feedback:
         unpruned_fits: whether the student before its cut would keep the clauses about bytes, time and memory.
         stale: why the teacher is out of date; empty where it is not (see `gate.staleness`).
         float_lead: the float student's quality on the new samples that people labelled, less that of the file that ships.
+        norms_lead: what the float student gains there by norms that take their statistics from the new samples.
         stands: its quality on the samples of a rung, old and new, validation or test, whichever is less.
         behind: how much better its teacher is on these, whichever is more.
 
@@ -220,8 +223,16 @@ class Feedback:
     unpruned_fits: bool | None = None
     stale: str = ""
     float_lead: float | None = None
+    norms_lead: float | None = None
     stands: float | None = None
     behind: float | None = None
+
+    @property
+    def norms_regain(self) -> float | None:
+        """The share of the fall that norms bring back without learning; None where one of the two is not known, or no fall."""
+        if self.norms_lead is None or self.fell is None or self.fell <= 0:
+            return None
+        return self.norms_lead / self.fell
 
 
 def room_of(quality: Mapping[str, Any], variant: str, contract: ContractParams) -> float:
@@ -351,6 +362,9 @@ def why_not(rung: Rung, situation: Situation) -> str:
     lead = situation.feedback.float_lead
     if rung == "recalibrate" and lead is not None and lead < situation.rules.feedback.ranges:
         return f"in float the student is no better on the new samples ({100 * lead:+.1f} points): it is not its ranges that fail"
+    regains = situation.feedback.norms_regain
+    if rung == "norms" and regains is not None and regains < situation.rules.feedback.norms:
+        return f"with statistics of the new samples the student regains {regains:.0%} of its fall: it is not its norms that fail"
     if added and rung in ("recalibrate", "norms"):
         return f"{added}: a class that is new takes rows of the head, which {rung} does not train"
     if rung in ("norms", "distil") and is_taught and situation.feedback.stale:

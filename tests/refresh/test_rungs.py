@@ -162,6 +162,21 @@ def test_ranges_are_taken_anew_only_where_the_float_student_knows_better(
     assert (step.rung, step.skipped.split(": ")[-1]) == ("recalibrate", skipped)
 
 
+@pytest.mark.parametrize(
+    ("known", "tried"),
+    [
+        (Feedback(fell=0.3, norms_lead=0.003), False), (Feedback(fell=0.3, norms_lead=0.1), True),
+        (Feedback(fell=0.3, norms_lead=-0.2), False), (Feedback(fell=0.3), True), (Feedback(fell=-0.1, norms_lead=0.0), True),
+    ],
+)  # fmt: skip
+def test_norms_are_trained_only_where_new_statistics_alone_bring_something_back(
+    situation: Situation, known: Feedback, tried: bool
+) -> None:
+    step = next(step for step in ladder(replace(situation, feedback=known)) if step.rung == "norms")
+    assert (step.skipped == "") == tried
+    assert tried or step.skipped.endswith("of its fall: it is not its norms that fail")
+
+
 def test_a_teacher_that_is_out_of_date_is_named_and_only_its_own_rung_goes_on_with_it(situation: Situation) -> None:
     stale = replace(situation, feedback=Feedback(stale="the teacher is out of date: 40 %"))
     assert skipped(stale) == dict.fromkeys(("norms", "distil"), "the teacher is out of date: 40 %")
