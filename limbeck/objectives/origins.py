@@ -1,5 +1,6 @@
 """One lesson for what a student knows, another for what is new. Legend: B batch, K classes."""
 
+from pydantic import PositiveFloat
 from torch import Tensor
 
 from limbeck.components import Component
@@ -11,7 +12,7 @@ from limbeck.objectives.learned import Learned, Supplies
 
 
 class ByOrigin(Learned):
-    """Two losses on logits: `old` of replayed samples, `new` of those that windows brought; each counts by its samples.
+    """Two losses on logits: `old` of replayed samples, `new` of those that windows brought, each of which counts `weight` times.
 
     A teacher knows the old world, and what it says there keeps a student from forgetting (Li and Hoiem 2016, Learning
     without Forgetting, eq. 4); of the new one, people know more. Without windows all samples are old. A sample that a view
@@ -22,8 +23,9 @@ class ByOrigin(Learned):
 
     """
 
-    def __init__(self, supplies: Supplies, *, old: Component, new: Component) -> None:
+    def __init__(self, supplies: Supplies, *, old: Component, new: Component, weight: PositiveFloat = 1.0) -> None:
         super().__init__()
+        self.weight = weight
         self.old, self.new = (self._part(supplies, Component.model_validate(each)) for each in (old, new))
 
     @staticmethod
@@ -37,11 +39,11 @@ class ByOrigin(Learned):
         return loss
 
     def forward(self, logits_BK: Tensor, batch: Batch) -> Tensor:
-        """The mean over all samples, a scalar."""
+        """The sum over all samples, weighed, over their number; a scalar."""
         if batch.origins_B is None:
             return self.old(logits_BK, batch)
         total, is_new_B = logits_BK.new_zeros(()), batch.origins_B > 0
-        for loss, rows_B in ((self.old, ~is_new_B), (self.new, is_new_B)):
+        for weight, loss, rows_B in ((1.0, self.old, ~is_new_B), (self.weight, self.new, is_new_B)):
             if rows_B.any():
-                total = total + rows_B.float().mean() * loss(logits_BK[rows_B], batch.rows(rows_B))
+                total = total + weight * rows_B.float().mean() * loss(logits_BK[rows_B], batch.rows(rows_B))
         return total

@@ -82,6 +82,7 @@ class LadderRules(Section):
           order: [recalibrate, norms, distil, teacher]   # from the cheapest
           enough: 0.9                                    # of the fall: who passes the gate and regains it, ends the climb
           replay: 0.25                                   # of the old training samples, beside the new ones
+          weight: 3.0                                    # of a new sample beside an old one, in norms and distil
           split: {test: 0.3, validation: 0.3, calibration: 0.05}   # of the new samples; the rest trains
           norms: {epochs: 2, lr: 0.02, views: 2}
           distil: {epochs: 6, lr: 0.02, views: 6}
@@ -99,6 +100,7 @@ class LadderRules(Section):
     order: Annotated[tuple[Rung, ...], Field(min_length=1)]
     enough: Share
     replay: Annotated[float, Field(gt=0, le=1)]
+    weight: PositiveFloat
     split: SplitParams
     norms: TrainingRules
     distil: TrainingRules
@@ -411,7 +413,7 @@ def params_of(rung: Rung, situation: Situation) -> dict[str, Any]:
     elif rung == "norms":
         _start(target, champion.student, "norms", rules.norms, situation.rates_share)
         label["num_views"] = rules.norms.views
-        target["distill"] = _by_origin(target["distill"], situation.teachers_share)
+        target["distill"] = _by_origin(target["distill"], situation.teachers_share, rules.weight)
         target["prune"] = {"use": NONE}
         if situation.is_used("quantize"):
             target["quantize"]["qat"] = None
@@ -419,7 +421,7 @@ def params_of(rung: Rung, situation: Situation) -> dict[str, Any]:
         start = champion.unpruned if situation.grows_back else champion.student
         _start(target, start, "all", rules.distil, situation.rates_share)
         label["num_views"] = rules.distil.views
-        target["distill"] = _by_origin(target["distill"], situation.teachers_share)
+        target["distill"] = _by_origin(target["distill"], situation.teachers_share, rules.weight)
         if situation.cuts_more:
             aims = {"ratio": rules.feedback.ratio, "max_macs": None, "latency": None}
             target["prune"] |= {**aims, "max_ratio": max(target["prune"]["max_ratio"], rules.feedback.ratio)}
@@ -509,16 +511,17 @@ def _weighed(distill: Mapping[str, Any], share: float) -> dict[str, Any]:
     return made
 
 
-def _by_origin(distill: Mapping[str, Any], share: float) -> dict[str, Any]:
+def _by_origin(distill: Mapping[str, Any], share: float, weight: float) -> dict[str, Any]:
     """The champion's loss on old samples; on new ones its teacher weighs less, and is put right where people know better.
 
-    Losses on more than logits are the same on all samples, and weigh less.
+    New samples are few, and each counts `weight` times. Losses on more than logits are the same on all samples, the teacher
+    weighs less.
     """
     if not _is_on_logits(distill):
         return _weighed(distill, share)
     old = {key: value for key, value in distill.items() if key != "control"}
     new = {"use": "corrected", "loss": _weighed(old, share)}
-    return {"use": "by_origin", "old": old, "new": new, "control": distill.get("control", False)}
+    return {"use": "by_origin", "old": old, "new": new, "weight": weight, "control": distill.get("control", False)}
 
 
 def _is_on_logits(distill: Mapping[str, Any]) -> bool:

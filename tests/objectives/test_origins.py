@@ -27,14 +27,14 @@ def drawn(origins: list[int], seed: int = 0) -> tuple[torch.Tensor, Batch]:
     return student, Batch(torch.zeros(num, 1), labels, teacher, origins_B=torch.tensor(origins, dtype=torch.int16))
 
 
-@given(origins=st.lists(st.integers(0, 3), min_size=1, max_size=12), seed=st.integers(0, 99))
-def test_each_sample_is_taught_by_the_loss_of_its_origin(origins: list[int], seed: int) -> None:
+@given(origins=st.lists(st.integers(0, 3), min_size=1, max_size=12), seed=st.integers(0, 99), weight=st.floats(0.1, 10))
+def test_each_sample_is_taught_by_the_loss_of_its_origin(origins: list[int], seed: int, weight: float) -> None:
     student, batch = drawn(origins, seed)
     alone = [
-        value(LABELS if origin else KD, batch.rows(row), student[row])
+        weight * value(LABELS, batch.rows(row), student[row]) if origin else value(KD, batch.rows(row), student[row])
         for origin, row in zip(origins, torch.eye(len(origins), dtype=torch.bool), strict=True)
     ]
-    found = value({"use": "by_origin", "old": KD, "new": LABELS}, batch, student)
+    found = value({"use": "by_origin", "old": KD, "new": LABELS, "weight": weight}, batch, student)
     assert found == pytest.approx(sum(alone) / len(alone), rel=1e-5, abs=1e-6)
 
 
