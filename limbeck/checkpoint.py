@@ -22,6 +22,8 @@ if TYPE_CHECKING:  # torch takes seconds, and flows ask for digests alone
 
 SPEC = "model.json"
 WEIGHTS = "weights.safetensors"
+QUALITY = "quality.json"
+"""Beside them, where it was measured: what the network is worth on validation, for whoever would measure it again."""
 
 
 class Cut(BaseModel):
@@ -91,6 +93,19 @@ class Spec(BaseModel):
 def digest_of(folder: Path) -> str:
     """The sha256 that stands for a checkpoint's content: its `model.json`, which holds the weights' own."""
     return hashlib.sha256((folder / SPEC).read_bytes()).hexdigest()
+
+
+def note_quality(folder: Path, quality: float, *, metric: str, data_digest: str) -> None:
+    """Write down what the network of a checkpoint is worth on the validation split of some data."""
+    write_json(folder / QUALITY, {"metric": metric, "data_digest": data_digest, "validation": quality})
+
+
+def noted_quality(folder: Path, *, metric: str, data_digest: str) -> float | None:
+    """What was written down for this metric and these data; None where nothing was."""
+    if not (folder / QUALITY).is_file():
+        return None
+    noted = json.loads((folder / QUALITY).read_text(encoding="utf-8"))
+    return noted["validation"] if (noted["metric"], noted["data_digest"]) == (metric, data_digest) else None
 
 
 def save(folder: Path, spec: Spec, state: "dict[str, Tensor]") -> None:

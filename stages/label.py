@@ -15,7 +15,9 @@ def run(
 ) -> dict[str, Any]:
     """Let the teacher answer `num_views` views and store its logits in fp16, its features too when asked."""
     _, network = models.load(teacher)
-    quality = Scorer(metric, data).quality(network)
+    quality = checkpoint.noted_quality(teacher, metric=metric, data_digest=read_meta(data).digest)
+    if quality is None:
+        quality = Scorer(metric, data).quality(network)
     labels.write(
         out, data, network, label,
         seed=seed, teacher_digest=checkpoint.digest_of(teacher), teacher_quality=quality, progress=report.progress,

@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
-from limbeck import models
-from limbeck.data.splits import read
+from limbeck import checkpoint, models
+from limbeck.data.splits import read, read_meta
 from limbeck.params import Out, RegistryTeacher, TeacherParams
 from limbeck.recording import Report
 from limbeck.teachers.making import Making
@@ -16,6 +16,7 @@ def run(*, data: Path, out: Out, teacher: TeacherParams, metric: str, seed: int,
     """Train a teacher, or take one from weights, a checkpoint, a registry or several of them, and adapt it as asked."""
     spec, network, figures = Making(data, metric, seed, report, fetch).make(teacher)
     models.save(out, spec, network)
+    checkpoint.note_quality(out, figures["validation"], metric=metric, data_digest=read_meta(data).digest)
     x, _ = read(data, "train")
     return {
         **figures,

@@ -4,14 +4,17 @@ import numpy as np
 import pytest
 import torch
 
-from limbeck import labels, models
+from limbeck import checkpoint, labels, models
 from limbeck.checkpoint import Spec
 from limbeck.components import Component
 from limbeck.data.splits import read_meta
 from limbeck.errors import DataError
+from limbeck.evaluation import Scorer
 from limbeck.models import Network
 from limbeck.params import LabelParams, Params
 from limbeck.training import TrainingData
+from stages import label
+from tests.conftest import Remembering
 
 
 @pytest.fixture(scope="module")
@@ -111,3 +114,30 @@ def test_logits_that_changed_are_refused(tmp_path: Path, data: Path, teacher: Ne
     stored.flush()
     with pytest.raises(DataError, match="logits.npy has changed since it was made"):
         read(data, tmp_path / "labels", with_teacher=True)
+
+
+def test_what_a_teacher_is_worth_is_measured_once(
+    tmp_path: Path, data: Path, teacher: Network, tiny: Params, report: Remembering, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meta = read_meta(data)
+    spec = Spec(
+        model=Component(use="mlp"),
+        shape=meta.shape,
+        dtype=meta.dtype,
+        classes=meta.classes,
+        mean=meta.mean,
+        std=meta.std,
+    )
+    monkeypatch.setattr(models, "load", lambda _: (spec, teacher))
+    models.save(tmp_path / "teacher", spec, teacher)
+
+    def said(noted_for: str) -> float:
+        checkpoint.note_quality(tmp_path / "teacher", 0.625, metric="accuracy", data_digest=noted_for)
+        told = label.run(
+            data=data, teacher=tmp_path / "teacher", out=tmp_path / noted_for[:8], label=tiny.label, metric="accuracy",
+            seed=0, report=report,
+        )  # fmt: skip
+        return float(told["teacher_validation"])
+
+    assert said(meta.digest) == 0.625
+    assert said("of other data") == Scorer("accuracy", data).quality(teacher)

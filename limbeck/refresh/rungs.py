@@ -21,7 +21,7 @@ from typing import Annotated, Any, Literal, TypeAlias, get_args
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator
 
 from limbeck.checkpoint import SPEC, Spec, digest_of
-from limbeck.components import NONE
+from limbeck.components import NONE, Component
 from limbeck.data.splits import read_meta
 from limbeck.errors import CheckpointError, ParamsError
 from limbeck.params import ContractParams, Params, Section, Share, SplitParams, Tune, checked
@@ -154,6 +154,7 @@ class Champion:
         teacher: of both.
         trust: import paths that the teacher's model names.
         is_ensemble: whether the teacher is several, which are taken as they are.
+        observer: that took the ranges of its int8 file; None where that is not known.
         data: its prepared data.
         data_digest: of their content.
 
@@ -166,6 +167,7 @@ class Champion:
     data_digest: str
     trust: tuple[str, ...] = ()
     is_ensemble: bool = False
+    observer: Component | None = None
 
     @classmethod
     def of(cls, workspace: Path, target: str) -> "Champion":
@@ -178,7 +180,8 @@ class Champion:
         """
         places = workspace / "models" / target
         teacher = Stored.of(workspace / "models/teacher")
-        model = Spec.model_validate(json.loads((teacher.folder / SPEC).read_text(encoding="utf-8"))).model
+        model = _spec_in(teacher.folder).model
+        quantized = _spec_in(places / "quantize").quantization if (places / "quantize" / SPEC).is_file() else None
         return cls(
             Stored.of(places / "prune"),
             Stored.of(places / "distill"),
@@ -187,7 +190,12 @@ class Champion:
             read_meta(workspace / "data").digest,
             tuple(sorted({use for use in _names(model.model_dump()) if ":" in use})),
             model.use == "ensemble",
+            quantized.observer if quantized else None,
         )
+
+
+def _spec_in(folder: Path) -> Spec:
+    return Spec.model_validate(json.loads((folder / SPEC).read_text(encoding="utf-8")))
 
 
 def _names(model: Any) -> Iterable[str]:
@@ -382,7 +390,8 @@ def params_of(rung: Rung, situation: Situation) -> dict[str, Any]:
     """The params.yaml of a rung's workspace: the champion's, with one target and what the rung changes.
 
     `control` is off: a refresh is held against the champion, not against a twin. Nothing warms up: the weights are
-    warm. `norms` ends before quantized training, which would cost more than it does; where the champion needed that, the
+    warm. Ranges are taken by the observer that was best for the champion, but where they are all that changes. `norms` ends
+    before quantized training, which would cost more than it does; where the champion needed that, the
     contract says so and the next rung follows.
 
     Raises:
@@ -436,6 +445,8 @@ def params_of(rung: Rung, situation: Situation) -> dict[str, Any]:
         made["teacher"] = _teacher(situation, _adapt(situation, "all"))
         if situation.grows_back:
             target["prune"] = {"use": NONE}
+    if rung != "recalibrate" and champion.observer is not None and situation.is_used("quantize"):
+        target["quantize"]["observers"] = [champion.observer.model_dump()]
     if target["distill"]["use"] != NONE:
         target["distill"]["control"] = False
     checked(made, f"rung {rung} of {situation.target}")

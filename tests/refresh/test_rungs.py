@@ -184,6 +184,14 @@ def test_a_teacher_that_is_out_of_date_is_named_and_only_its_own_rung_goes_on_wi
     assert skipped(untaught) == {}, "where labels alone teach, nobody asks it"
 
 
+def test_ranges_are_taken_by_the_champions_observer_where_weights_are_trained(situation: Situation) -> None:
+    known = Component.model_validate({"use": "percentile", "share": 0.999})
+    best = replace(situation, champion=replace(CHAMPION, observer=known))
+    for rung in ("norms", "distil", "teacher"):
+        assert made(rung, best)[1].quantize.observers == (known,)
+    assert made("recalibrate", best)[1].quantize.observers != (known,), "all are tried"
+
+
 def test_new_classes_begin_with_the_teacher_or_with_labels_alone(situation: Situation) -> None:
     new = replace(situation, new_classes=("truck",))
     assert set(skipped(new)) == {"recalibrate", "norms", "distil"}
