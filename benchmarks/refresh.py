@@ -9,7 +9,8 @@ samples with as many epochs as the ladder's last rung gives it.
 
 Costs are CPU seconds of `dvc repro` (user and system, all processes), which other work on the machine changes little; wall
 seconds stand beside them. The champion is that of `params`, made here, or of the workspace $LIMBECK_CHAMPION (and its target
-$LIMBECK_TARGET). With $LIMBECK_PLACE everything is made there, kept, and gone on with when the same command comes again.
+$LIMBECK_TARGET). With $LIMBECK_PLACE everything is made there, kept, and gone on with when the same command comes again;
+with $LIMBECK_EVERY_RUNG the rungs that the climb had no use for run, too, and tell their costs.
 """
 
 import copy
@@ -306,7 +307,8 @@ def measure(place: Path, params: Path) -> dict[str, Any]:
         if seed == SEEDS[0]:
             found[str(seed)]["anew"] = arena.anew()
             print("anew", json.dumps(found[str(seed)]["anew"]), flush=True)
-            found[str(seed)]["others"] = arena.others([row["rung"] for row in found[str(seed)]["tried"]])
+            tried = [row["rung"] for row in found[str(seed)]["tried"]]
+            found[str(seed)]["others"] = arena.others(tried) if "LIMBECK_EVERY_RUNG" in os.environ else []
     return {
         "champion": params_file.load(base / "params.yaml").name,
         "target": target,
