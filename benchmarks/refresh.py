@@ -106,11 +106,11 @@ def champion_of(place: Path, params: Path) -> tuple[Path, str]:
     return folder, target
 
 
-def without_future(base: Path, out: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+def without_future(base: Path, out: Path, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Write the champion's data less the future into `out`; the future: x [N, ...] and y [N]."""
     x, y = read(base, "test")
     is_future = np.zeros(len(y), bool)
-    is_future[np.random.default_rng(0).permutation(len(y))[: round(FUTURE * len(y))]] = True
+    is_future[np.random.default_rng(seed).permutation(len(y))[: round(FUTURE * len(y))]] = True
     kept = [(name, ~is_future if name == "test" else slice(None)) for name in NAMES]
     parts = [tuple(array[rows] for array in read(base, name)) for name, rows in kept]
     owners = np.concatenate(
@@ -226,8 +226,11 @@ class Arena:
         file, metric = folder / "export" / self.target / f"{variant}.onnx", self.params["metric"]
         scored = gate.score(self.champion, file, folder / "data", "validation", metric, threads=2)
         verdict = gate.judge(scored, self.rules.gate, clauses[variant], require=contract.require)
-        said = {"passed": verdict.passed, "gain": verdict.gain, "said": str(verdict)}
-        return {"rung": rung, **cost, **said, **self.quality(file)}
+        told = {"passed": verdict.passed, "gain": verdict.gain, "said": str(verdict)}
+        if verdict.passed:
+            sits = gate.score(self.champion, file, folder / "data", "test", metric, threads=2)
+            told["exam"] = str(gate.judge(sits, self.rules.gate, [], split="test"))
+        return {"rung": rung, **cost, **told, **self.quality(file)}
 
     def others(self, tried: Collection[str]) -> list[dict[str, Any]]:
         """The rungs of the order that the climb had no use for: what they would have given and cost."""
@@ -297,10 +300,11 @@ def measure(place: Path, params: Path) -> dict[str, Any]:
     place = Path(os.environ.get("LIMBECK_PLACE", place)).resolve() / "refresh"
     base, target = champion_of(place, params)
     rules = load_rules(ROOT / "refresh.yaml")
-    x, y = without_future(base / "data", place / "data")
-    champion = replace(Champion.of(base, target), data=place / "data", data_digest=read_meta(place / "data").digest)
     found: dict[str, Any] = {}
     for seed in SEEDS[: 1 if quick else None]:
+        data = place / f"data-{seed}"
+        x, y = without_future(base / "data", data, seed)
+        champion = replace(Champion.of(base, target), data=data, data_digest=read_meta(data).digest)
         arena = Arena(place / f"seed-{seed}", base, target, champion, World(x, y, seed), rules)
         found[str(seed)] = arena.climb()
         print(f"seed {seed}", json.dumps(found[str(seed)]), flush=True)
