@@ -246,7 +246,10 @@ class Arena:
             values[key] = copy.deepcopy(self.params[key])
         if values["teacher"]["use"] != "train":  # one from elsewhere learns the new samples, too
             values["teacher"] = copy.deepcopy(last["teacher"])
-        values["targets"] = {self.target: copy.deepcopy(self.params["targets"][self.target])}
+        held_to = last["targets"][self.target][
+            "contract"
+        ]  # as the rungs are: else the harder world alone would call for QAT
+        values["targets"] = {self.target: copy.deepcopy(self.params["targets"][self.target]) | {"contract": held_to}}
         if values["targets"][self.target]["distill"]["use"] != NONE:
             values["targets"][self.target]["distill"]["control"] = False
         folder, cost = self.run("anew", values)
