@@ -82,7 +82,7 @@ class LadderRules(Section):
           order: [recalibrate, norms, distil, teacher]   # from the cheapest
           enough: 0.9                                    # of the fall: who passes the gate and regains it, ends the climb
           replay: 0.25                                   # of the old training samples, beside the new ones
-          weight: 2.0                                    # of a new sample beside an old one, in norms and distil
+          weight: 1.0                                    # of a new sample beside an old one, in norms and distil
           split: {test: 0.3, validation: 0.3, calibration: 0.05}   # of the new samples; the rest trains
           norms: {epochs: 2, lr: 0.02, views: 2}
           distil: {epochs: 6, lr: 0.02, views: 6}
