@@ -2,8 +2,9 @@
 
 Calibrated on 500 training images of CIFAR-10 below $LIMBECK_DATA, judged on all 10,000 test images: the squared error of the
 logits over their variance, accuracy, answers unlike the float file's, and what the class lost that lost most. `means left` is
-without the correction of the last bias (`limbeck.quantization.biases`). Times are of interleaved rounds, one thread. `plain` is a session as ONNX Runtime opens
-it by itself, without the exact sums that ours ask for: there the answers depend on the processor.
+without the correction of the last bias (`limbeck.quantization.biases`). Times are of interleaved rounds, one thread. `plain` is a
+session as ONNX Runtime opens it by itself, without the exact sums that ours ask for where there is no VNNI: there the answers depend
+on the processor.
 """
 
 import os
@@ -94,9 +95,7 @@ def measure(place: Path, params: Path) -> dict[str, Any]:
             quantized(f"{name}, u8s7", observer, "u8s7")
 
     answers = {name: run(path, x) for name, path in files.items()}
-    answers |= {
-        f"{name}, plain": plainly(path, x) for name, path in files.items() if name.startswith("mse") and name != LEFT
-    }
+    answers |= {f"{name}, plain": plainly(files[name], x) for name in by_arithmetic}
     variance = float(answers["teacher"].var())
     timed = edge.measure(
         {name: path for name, path in files.items() if name in ("teacher", *by_arithmetic)},

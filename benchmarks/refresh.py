@@ -246,10 +246,9 @@ class Arena:
             values[key] = copy.deepcopy(self.params[key])
         if values["teacher"]["use"] != "train":  # one from elsewhere learns the new samples, too
             values["teacher"] = copy.deepcopy(last["teacher"])
-        held_to = last["targets"][self.target][
-            "contract"
-        ]  # as the rungs are: else the harder world alone would call for QAT
-        values["targets"] = {self.target: copy.deepcopy(self.params["targets"][self.target]) | {"contract": held_to}}
+        # held to what the rungs are: else the harder world alone would call for quantized training
+        contract = last["targets"][self.target]["contract"]
+        values["targets"] = {self.target: copy.deepcopy(self.params["targets"][self.target]) | {"contract": contract}}
         if values["targets"][self.target]["distill"]["use"] != NONE:
             values["targets"][self.target]["distill"]["control"] = False
         folder, cost = self.run("anew", values)

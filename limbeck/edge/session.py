@@ -25,6 +25,6 @@ def has_exact_sums() -> bool:
     """Whether the processor adds products of bytes in 32 bits.
 
     x86 without VNNI lets such sums overflow, unless ONNX Runtime is asked for exact ones. With VNNI it would obey, too, and
-    leave VNNI unused: convolutions take twice as long.
+    leave VNNI unused.
     """
     return not PROOF["vnni"].isdisjoint(this_one()[1])

@@ -3,8 +3,8 @@
 Rounding errors are not zero on average. Where the means of logits move apart, some classes are answered more often than in
 float and others less: quality hardly tells, the classes that lose do. The mean over calibration samples of the float logits
 less the rounded ones is added to the last layer's bias, which int8 keeps in float (Nagel et al. 2019, Data-Free Quantization
-Through Weight Equalization and Bias Correction, ICCV, section 4.2 and appendix D, there for every layer; docs/quantization.md
-says why the last one is enough here).
+Through Weight Equalization and Bias Correction, ICCV, section 4.2 and appendix D; there for every layer, a pass over the samples
+each).
 """
 
 import numpy as np

@@ -41,9 +41,8 @@ class Up:
             **more,
         }
         self.mlflow = f"http://127.0.0.1:{self.ports['mlflow']}"
-        signal.signal(
-            signal.SIGINT, signal.default_int_handler
-        )  # who tests in the background would pass on that it is ignored
+        # a shell's background jobs ignore interrupts, and so would what they start
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         self.process = self.start()
 
     def start(self) -> "subprocess.Popen[bytes]":
