@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from limbeck.checkpoint import SPEC, Spec
+from limbeck.checkpoint import SPEC, Quantization, Spec
 from limbeck.components import Component, check
 from limbeck.data.sources import SOURCES
 from limbeck.data.splits import read_meta
@@ -334,6 +334,15 @@ def test_a_champion_is_found_in_its_workspace(tmp_path: Path, data: Path) -> Non
     assert champion.is_ensemble
     assert champion.data_digest == read_meta(data).digest
     assert champion.student.folder == tmp_path / "models/sensor/prune"
+    assert champion.observer is None
+
+    how = Quantization(
+        use="static", arithmetic="u8s7", observer=Component(use="mse"), float_layers=(), trained=False, versions={}
+    )
+    (tmp_path / "models/sensor/quantize").mkdir()
+    quantized = spec.model_copy(update={"quantization": how})
+    (tmp_path / "models/sensor/quantize" / SPEC).write_text(quantized.model_dump_json())
+    assert Champion.of(tmp_path, "sensor").observer == Component(use="mse")
 
 
 def test_room_is_what_the_contract_leaves(tiny: Params) -> None:
