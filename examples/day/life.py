@@ -1,7 +1,6 @@
 """Where the day is lived: `make up`'s services on free ports, a workspace, and what the registry says."""
 
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -146,7 +145,7 @@ def services(place: Path, *, lost_s: float) -> Iterator[Services]:
             yield lived
     finally:
         if process.poll() is None:
-            process.send_signal(signal.SIGINT)
+            process.terminate()  # a shell's background jobs would ignore an interrupt
             process.wait()
         watching.close()
 
