@@ -32,6 +32,7 @@ class Meta(BaseModel):
         skipped: how many samples could not be read and were left out.
         windows: where new samples came from, when they stand beside old ones: `origin.npy` of a split says i for a
             sample of the i-th (counted from 1), 0 for an old one.
+        learned: windows that the models before have learned from, the oldest first: -i for a sample of the i-th.
         world: of decisions: the world that they are made in, where a metric may play.
 
     """
@@ -50,12 +51,17 @@ class Meta(BaseModel):
     sha256: dict[str, str]
     digest: str
     windows: tuple[Origin, ...] = ()
+    learned: tuple[Origin, ...] = ()
     world: World | None = None
 
     @model_serializer(mode="wrap")
     def _without_what_there_is_not(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         written: dict[str, Any] = dump(self)
-        for key in ("windows", "world"):  # younger than the format: a file that does not use them stays as it was
+        for key in (
+            "windows",
+            "learned",
+            "world",
+        ):  # younger than the format: a file that does not use them stays as it was
             if not getattr(self, key):
                 del written[key]
         return written
@@ -92,7 +98,8 @@ def read(folder: Path, name: SplitName) -> tuple[NDArray[np.generic], NDArray[np
 
 
 def read_origin(folder: Path, name: SplitName) -> NDArray[np.int16]:
-    """Where each sample of a split came from, [N]: 0 for old ones, i for the i-th of `meta.windows`, counted from 1.
+    """Where each sample of a split came from, [N]: 0 for old ones, i for the i-th of `meta.windows`, counted from 1, and -i for
+    the i-th of `meta.learned`.
 
     Raises:
         DataError: the array is missing or its bytes are not the ones that were prepared.

@@ -432,6 +432,7 @@ def _seal(
         sha256=digests,
         digest=hashlib.sha256(json.dumps(identity).encode()).hexdigest(),
         windows=source.windows,
+        learned=source.learned,
         world=source.world,
     )
     write_json(folder / "meta.json", meta.model_dump(mode="json"))

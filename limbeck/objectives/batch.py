@@ -18,7 +18,7 @@ class Batch:
     features_BD: the teacher's features, where `label` kept them.
     student_BD: the student's, of this very step, where the teacher's are there and the model has layers to tap.
     progress: how much of the training is done, from 0 in its first step to 1 in its last.
-    origins_B: int16, 0 where a sample is old, i where it is of the i-th window of new ones; None where all are old.
+    origins_B: int16, 0 where a sample is old, i where it is of the i-th window of new ones, -i of those before; None where all are old.
     """
 
     inputs: Tensor

@@ -12,7 +12,7 @@ from limbeck.objectives.learned import Learned, Supplies
 
 
 class ByOrigin(Learned):
-    """Two losses on logits: `old` of replayed samples, `new` of those that windows brought, each of which counts `weight` times.
+    """Two losses on logits: `old` of replayed samples, `new` of those that windows brought, now or before; each counts `weight` times.
 
     A teacher knows the old world, and what it says there keeps a student from forgetting (Li and Hoiem 2016, Learning
     without Forgetting, eq. 4); of the new one, people know more. Without windows all samples are old. A sample that a view
@@ -42,7 +42,7 @@ class ByOrigin(Learned):
         """The sum over all samples, weighed, over their number; a scalar."""
         if batch.origins_B is None:
             return self.old(logits_BK, batch)
-        total, is_new_B = logits_BK.new_zeros(()), batch.origins_B > 0
+        total, is_new_B = logits_BK.new_zeros(()), batch.origins_B != 0  # what was learned from windows before, the teacher has not seen either
         for weight, loss, rows_B in ((1.0, self.old, ~is_new_B), (self.weight, self.new, is_new_B)):
             if rows_B.any():
                 total = total + weight * rows_B.float().mean() * loss(logits_BK[rows_B], batch.rows(rows_B))

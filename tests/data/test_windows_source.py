@@ -231,6 +231,46 @@ def test_joined_data_can_be_the_base_of_the_next_refresh(base: Path, tmp_path: P
         assert old(tmp_path / "one", name) <= old(tmp_path / "two", name)
 
 
+def test_refresh_after_refresh_replays_the_first_data_and_keeps_what_was_learned(base: Path, tmp_path: Path) -> None:
+    root, made = {"root": str(base), "root_digest": splits.read_meta(base).digest}, base
+    for number in (1, 2, 3):
+        new = window(tmp_path / f"w{number}", range(1000 * number, 1000 * number + 40), np.arange(40) % 2)
+        more = root if number > 1 else {}
+        splits.write(
+            tmp_path / str(number), windows(base=str(made), folders=[str(new)], replay=0.3, **more), SHARES, number
+        )
+        made = tmp_path / str(number)
+    meta, origin = splits.read_meta(made), splits.read_origin(made, "train")
+    assert ([each.name for each in meta.learned], [each.name for each in meta.windows]) == (["w1", "w2"], ["w3"])
+    numbers = np.array(said(splits.read(made, "train")[0]))
+    assert set(origin.tolist()) == {0, -1, -2, 1}
+    for origin_of, start in ((-1, 1000), (-2, 2000), (1, 3000)):
+        assert (numbers[origin == origin_of] // 1000 == start // 1000).all()
+        assert (origin == origin_of).sum() == pytest.approx(0.45 * 40, abs=2)
+    assert (origin == 0).sum() == pytest.approx(0.3 * splits.read_meta(base).counts["train"], abs=2)
+    assert set(numbers[origin == 0].tolist()) <= old(base, "train")
+    for name in ("validation", "test"):
+        assert old(tmp_path / "2", name) <= old(made, name), "no exam is ever learnt"
+
+
+def test_a_sample_of_the_first_data_is_not_new_though_it_was_not_replayed(base: Path, tmp_path: Path) -> None:
+    splits.write(
+        tmp_path / "one", windows(base=str(base), folders=[str(window(tmp_path / "w1", range(1000, 1040), np.arange(40) % 2))], replay=0.1),
+        SHARES, 0,
+    )  # fmt: skip
+    again = window(
+        tmp_path / "w2", [*sorted(old(base, "train")), *range(2000, 2040)], np.zeros(40 + len(old(base, "train")))
+    )
+    (told,) = windows(base=str(tmp_path / "one"), folders=[str(again)], replay=0.1, root=str(base)).windows
+    assert (told.samples, told.repeated) == (40, len(old(base, "train")))
+
+
+def test_classes_that_have_to_wait_are_left_out(base: Path, tmp_path: Path) -> None:
+    three = window(tmp_path / "w", range(1000, 1060), np.arange(60) % 3, ("a", "b", "c"))
+    found = windows(base=str(base), folders=[str(three)], replay=1, leave_out=["c"])
+    assert (found.classes, found.windows[0].samples, found.windows[0].unlabelled) == (CLASSES, 40, 20)
+
+
 def test_memory_stays_flat_however_many_samples_there_are(tmp_path: Path) -> None:
     def peak(num: int) -> int:
         place = tmp_path / str(num)

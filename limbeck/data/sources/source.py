@@ -38,7 +38,8 @@ class Part:
             [T, C] for sequences, [F] for features; a `Broken` in the place of one that cannot be read.
         assigned: [N] int8, the split that a sample has already, as its place in `splits.NAMES`; -1: it is to be
             divided. None: all are.
-        origin: [N] int16, 0 for old samples and i for those of the i-th of the source's `windows`; None: all are old.
+        origin: [N] int16, 0 for old samples, i for those of the i-th of the source's `windows` and -i for those of the i-th of
+            `learned`; None: all are old.
         texts: of texts, starts a pass over the N texts themselves, None in the place of one that is not known.
         groups: [N] int64, what must not stand in two splits, such as the recording that overlapping windows come from;
             None: each sample stands alone. Not beside `assigned`.
@@ -64,6 +65,7 @@ class Source:
         test: the data set's own test split; None: `data.split.test` takes a share.
         on_error: what broken samples do, once all of them are counted: fail, or be left out.
         windows: where new samples came from, when they stand beside old ones.
+        learned: windows whose samples are old by now, the oldest first.
         world: of decisions: the world that they are made in, where a metric may play.
         beside: folders that belong to the data, by name, each with what fills it; they are sealed with the splits.
         tokenizer: of texts, what made their codes and travels with the model.
@@ -76,6 +78,7 @@ class Source:
     test: Part | None = None
     on_error: OnError = "fail"
     windows: tuple[Origin, ...] = ()
+    learned: tuple[Origin, ...] = ()
     world: World | None = None
     beside: Mapping[str, Callable[[Path], None]] = field(default_factory=dict)
     tokenizer: Tokenizer | None = None
