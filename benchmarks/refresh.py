@@ -153,7 +153,7 @@ class Arena:
         self.champion = base / "export" / target / f"{self.variant}.onnx"
         looked = look(
             base, target, champion, windows, rules,
-            variant=self.variant, contract=contract, now=datetime.now(UTC), last_action=None,
+            variant=self.variant, contract=contract, now=datetime.now(UTC), last_action=None, act="all",
         )  # fmt: skip
         self.feedback = looked.feedback
         self.situation = Situation(self.params, target, champion, windows, rules.ladder, feedback=looked.feedback)

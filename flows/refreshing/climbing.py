@@ -20,7 +20,7 @@ from flows.refreshing.shipping import Say, Shipping
 from flows.refreshing.standing import Waits, keep, turn
 from limbeck import params as params_file
 from limbeck.atomic import replace, write_json
-from limbeck.data.prepared import read_meta
+from limbeck.data.prepared import read_meta, read_origin
 from limbeck.data.window import read_about
 from limbeck.errors import ContractBroken, LimbeckError
 from limbeck.publishing.places import Place
@@ -36,6 +36,10 @@ from limbeck.tracking.delivery import Server
 
 if TYPE_CHECKING:
     from limbeck.refresh.looking import Look
+
+
+SPENT = ("champion", "canary", "failed", "refused")
+"""Outcomes of a refresh after which windows cool down."""
 
 
 class Refresh(Shipping):
@@ -96,7 +100,7 @@ class Refresh(Shipping):
         wanted = (*(request.new_classes if request and request.new_classes else ()), *standing)
         aside = windows.take(
             self.base, self.base / self.rules.drop, champion.data, champion.teacher.folder, self.rules.windows,
-            uploads=self.uploads, requested=wanted, say=self.say,
+            uploads=self.uploads, requested=wanted, root=champion.root, say=self.say,
         )  # fmt: skip
         settled = set() if anyway else set(_read(self.settled, []))
         pending = windows.pending(self.base, settled | self.learned(place))
@@ -105,36 +109,38 @@ class Refresh(Shipping):
             return f"no new window: nothing to do{told_aside}"
         if told and told[-1].outcome == "canary" and self.is_canary(told[-1]):
             return f"version {told[-1].version} is a canary; nothing else is tried until it is the champion or was taken back"
-        from limbeck.refresh.looking import look
+        from limbeck.refresh.looking import labelled_in, look
 
+        labelled = labelled_in(pending)
+        meaning = self.meaning(request or requests.ready(standing, labelled, self.rules.requests), place, labelled)
         now = datetime.now(UTC)
-        acted = [each.ended for each in told if each.outcome in ("champion", "canary") and each.ended]
+        acted = [each.ended for each in told if each.outcome in SPENT and each.ended]
         looked = look(
             place, self.target, champion, pending, self.rules,
             variant=self.variant(place), contract=params_file.ContractParams.model_validate(self.wanted(place)["contract"]), now=now, last_action=max(acted, default=None),
+            act="all" if anyway else "wanted" if meaning else "moved",
         )  # fmt: skip
-        for told_line in looked.report.lines():
+        for told_line in looked.lines():
             self.say(told_line)
-        meaning = self.meaning(
-            request or requests.ready(standing, looked.labelled, self.rules.requests), place, looked.labelled
-        )
         for name in set(standing) - set(meaning.new_classes if meaning else ()):
             enough = self.rules.requests.min_class_samples
-            self.say(f"{name} waits: people labelled {looked.labelled.get(name, 0)} samples of it, expected {enough}")
+            self.say(f"{name} waits: people labelled {labelled.get(name, 0)} samples of it, expected {enough}")
         seen = {
             "report": looked.report.to_json(),
             "estimate": asdict(looked.estimate),
             "feedback": vars(looked.feedback),
         }
         why = meaning.why if meaning else f"{'a person asked: ' if anyway else ''}{looked.report.reason}"
-        if meaning is None and not looked.report.fires and not anyway:
+        if not (meaning or anyway) and (more := looked.calls_for_nothing) is not None:
             if not dry:
-                self.settle(pending, looked, seen, now)
-            asks = ". Where the labels are right and the model is not: --anyway" if looked.asks_a_person else ""
-            return f"no action: {why}{asks}"
-        if meaning is None and (few := self.few_labels(pending)):
+                self.keep_look(pending, looked, seen, now)
+                self.settle(looked, (*looked.settled, *(looked.acts if looked.report.fires else ())))
+            return f"no action: {why}{more}"
+        if not dry:
+            self.settle(looked, [folder for folder in looked.settled if folder not in looked.acts])
+        if meaning is None and (few := self.few_labels(looked.acts)):
             return f"no action: {why}, but {few}"
-        digests = {read_about(folder).digest for folder in pending}
+        digests = {read_about(folder).digest for folder in looked.acts}
         if told and not anyway and told[-1].has_answered(version, digests, why, now=went_on):
             return (
                 f"refresh {told[-1].number} had the same windows ({told[-1].outcome}: {told[-1].why}): waits for others"
@@ -143,10 +149,11 @@ class Refresh(Shipping):
             base=self.params(place),
             target=self.target,
             champion=champion,
-            windows=tuple(pending),
+            windows=looked.acts,
             rules=self.rules.ladder,
             feedback=looked.feedback,
-            new_classes=tuple(dict.fromkeys((*(meaning.new_classes if meaning else ()), *looked.new_classes))),
+            new_classes=(new := meaning.new_classes if meaning else ()),
+            unready=tuple(name for name in looked.new_classes if name not in new),
         )
         steps = rungs.ladder(
             situation, start=meaning.start.get(self.target) if meaning else None, why=meaning.why if meaning else ""
@@ -154,8 +161,8 @@ class Refresh(Shipping):
         past = [spent for each in told for spent in each.spent()]
         opened = Story(
             model=self.model, target=self.target, number=told[-1].number + 1 if told else 1, began=now, champion=version, workspace=place,
-            windows=[self.source(folder) for folder in pending], asked=why,
-            looked=seen, wanted=self.wanted(place), tries=[self.planned(step, champion, pending, past) for step in steps],
+            windows=[self.source(folder) for folder in looked.acts], asked=why,
+            looked=seen, wanted=self.wanted(place), tries=[self.planned(step, champion, looked.acts, past) for step in steps],
         )  # fmt: skip
         for step in steps:
             if step.params is not None and not dry:
@@ -190,8 +197,8 @@ class Refresh(Shipping):
         """Where devices put samples; None without a server."""
         return Server(self.uri) if self.uri.startswith("http") else None
 
-    def settle(self, pending: Sequence[Path], looked: "Look", seen: dict[str, Any], now: datetime) -> None:
-        """Keep what a look found, unless the last one found the same; windows that it could judge are not looked at again."""
+    def keep_look(self, pending: Sequence[Path], looked: "Look", seen: dict[str, Any], now: datetime) -> None:
+        """Keep what a look found that calls for nothing, unless the last one found the same."""
         looks, names = self.place / "looks", [folder.name for folder in pending]
         before = max(looks.glob("*.json"), default=None)
         last = {} if before is None else _read(before, {})
@@ -200,8 +207,11 @@ class Refresh(Shipping):
             at.parent.mkdir(exist_ok=True)
             _draw(at.with_suffix(".png"), looked)
             write_json(at.with_suffix(".json"), {"windows": names, **seen})
-        if looked.is_judged and not looked.new_classes:  # those may become enough of a class that was asked for
-            digests = [read_about(folder).digest for folder in pending]
+
+    def settle(self, looked: "Look", folders: Sequence[Path]) -> None:
+        """Windows that are not looked at again, unless they may become enough of a class that was asked for."""
+        if folders and not looked.new_classes:
+            digests = [read_about(folder).digest for folder in folders]
             write_json(self.settled, [*_read(self.settled, []), *digests])
 
     def meaning(self, request: TaskRequest | None, place: Path, labelled: dict[str, int]) -> Meaning | None:
@@ -235,7 +245,9 @@ class Refresh(Shipping):
         ladder = self.rules.ladder
         new = sum(read_about(folder).counts.labelled for folder in pending)
         held_out = (ladder.split.test or 0.0) + (ladder.split.validation or 0.0) + ladder.split.calibration
-        num_train = round(read_meta(champion.data).counts["train"] * ladder.replay + new * (1 - held_out))
+        replayed = read_meta(champion.root or champion.data).counts["train"] * ladder.replay
+        learned = int((read_origin(champion.data, "train") != 0).sum())
+        num_train = round(replayed + learned + new * (1 - held_out))
         work = Work.of(params_file.checked(step.params, step.rung), self.target, num_train)
         return Try.of(step, work, rungs.cost(step, self.target, num_train, self.rules.rates, past))
 

@@ -100,7 +100,7 @@ class Shipping(Standing):
                 self.scored(told, place, each.variant, "test"), self.rules.gate,
                 quality_clauses(quality["variants"][each.variant]["test"], contract, "test"),
                 require=contract.require, digest=told.data,
-                sat=[other.data for other in story.every(self.place) if other.outcome == "refused" and other.data],
+                sat=self.failed_exams(),
             )  # fmt: skip
             told.exam = Judged.of(exam)
             self.note(told)
@@ -111,6 +111,11 @@ class Shipping(Standing):
                 "longer window, makes the choice surer."
             )
         return told.exam
+
+    def failed_exams(self) -> list[str]:
+        """Digests of the data on which a challenger failed. One that passed and then had no person's yes has spent no exam."""
+        told = story.every(self.place)
+        return [each.data for each in told if each.data and each.exam and not each.exam.passed]
 
     def serve(self, told: Story, place: Path, why: str) -> str:
         """Champion at once, or a canary. A refresh that was cut off here changes no canary that has gone on meanwhile."""

@@ -98,8 +98,9 @@ def read(folder: Path, name: SplitName) -> tuple[NDArray[np.generic], NDArray[np
 
 
 def read_origin(folder: Path, name: SplitName) -> NDArray[np.int16]:
-    """Where each sample of a split came from, [N]: 0 for old ones, i for the i-th of `meta.windows`, counted from 1, and -i for
-    the i-th of `meta.learned`.
+    """Where each sample of a split came from, [N].
+
+    0 for old ones, i for the i-th of `meta.windows`, counted from 1, and -i for the i-th of `meta.learned`.
 
     Raises:
         DataError: the array is missing or its bytes are not the ones that were prepared.

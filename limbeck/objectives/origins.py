@@ -42,7 +42,10 @@ class ByOrigin(Learned):
         """The sum over all samples, weighed, over their number; a scalar."""
         if batch.origins_B is None:
             return self.old(logits_BK, batch)
-        total, is_new_B = logits_BK.new_zeros(()), batch.origins_B != 0  # what was learned from windows before, the teacher has not seen either
+        total, is_new_B = (
+            logits_BK.new_zeros(()),
+            batch.origins_B != 0,
+        )  # what was learned from windows before, the teacher has not seen either
         for weight, loss, rows_B in ((1.0, self.old, ~is_new_B), (self.weight, self.new, is_new_B)):
             if rows_B.any():
                 total = total + weight * rows_B.float().mean() * loss(logits_BK[rows_B], batch.rows(rows_B))

@@ -25,7 +25,9 @@ from limbeck.params import Section, Share
 from limbeck.selection import Clause, hold
 
 OLD = 0
-"""The origin of samples that the champion's own data hold; i is that of the i-th window."""
+"""The origin of samples of the first champion's data; i is that of the i-th new window, -i of the i-th learned before."""
+PARTS = ("window ", "learned ", "old, ", "new, ")
+"""How rows are called in which nothing may be lost either: windows, new ones and such as were learned before, and classes."""
 PREDICT_BATCH = 256
 
 
@@ -34,16 +36,16 @@ class GateRules(Section):
 
         gate:
           min_gain: 0.01            # on the new windows, challenger less champion
-          max_loss: 0.005           # on old samples, and in any class
+          max_loss: 0.005           # on old samples, in any window and in any class
           gain: proven              # kept: the estimate does; proven: its 95 % bound does
           loss: kept
           min_class_samples: 1000
           bootstrap: 2000
           seed: 0
 
-    A class with fewer than `min_class_samples` is judged by its interval: it speaks against a challenger only where even
+    A class or window with fewer than `min_class_samples` is judged by its interval: it speaks against a challenger only where even
     the bound that is in its favour loses more than `max_loss`. For of 100 samples one is a point, and among ten classes
-    some would always have lost one. The interval is one for all such classes together (Bonferroni): with ten classes, old
+    some would always have lost one. The interval is one for all such parts together (Bonferroni): with ten classes, old
     and new, one of 95 % each would refuse every sixth challenger that loses nothing. The estimate can tell `max_loss` where its standard error is smaller, about
     d / max_loss^2 samples when a share d of the answers differs: 1,000 for 0.005 and d = 0.025.
     """  # fmt: skip
@@ -64,7 +66,7 @@ class Scored:
     Attributes:
         champion, challenger: their scores [N], sample by sample (`limbeck.evaluation.Scores`).
         labels: class indices [N].
-        origins: [N], 0 where a sample is old, i where it is of the i-th window.
+        origins: [N], 0 where a sample is old, i where it is of the i-th window, -i of the i-th that was learned before.
         classes: names.
 
     """
@@ -99,7 +101,7 @@ class Verdict:
         split: the samples that it was judged on.
         clauses: of the gate, then of the contract.
         broken: those of them that refuse it.
-        rows: the figures by part: old, new, every window, every class.
+        rows: the figures by part: old, new, every window of now and before, every class.
 
     """
 
@@ -144,7 +146,7 @@ def judge(
         split: what the samples are called.
 
     """
-    new = scored.origins != OLD
+    new = scored.origins > OLD
     rows = list(_rows(scored, rules))
     by_name = {row.name: row for row in rows}
     gain = hold("min_gain", rules.min_gain, _bounds(by_name["new"].difference), f"{split}, new windows")
@@ -152,7 +154,7 @@ def judge(
     losses += [
         _loss(row, rules, split, is_small=row.samples < rules.min_class_samples)
         for row in rows
-        if row.name.startswith(("old, ", "new, "))
+        if row.name.startswith(PARTS)
     ]
     broken = [clause for clause in [gain] if not getattr(clause, rules.gain)]
     broken += [clause for clause in losses if not getattr(clause, rules.loss)]
@@ -161,7 +163,7 @@ def judge(
 
 
 def _loss(row: Row, rules: GateRules, split: str, *, is_small: bool) -> Clause:
-    """The clause about what a part loses; that of a small class is broken, and not proven, by its whole interval alone."""
+    """The clause about what a part loses; that of a small one is broken, and not proven, by its whole interval alone."""
     lost = _bounds(row.difference)
     turned = {"value": -lost["value"], "low": -lost["high"], "high": -lost["low"]}
     clause = hold("max_loss", rules.max_loss, turned, f"{split}, {row.name}")
@@ -176,23 +178,26 @@ def _bounds(estimate: Estimate) -> dict[str, float]:
 
 
 def _rows(scored: Scored, rules: GateRules) -> Iterator[Row]:
-    """Old and new in all, each window, each class on either side. What has no sample has no row, but `new`.
+    """Old and new in all, each window of now and before, each class on either side. What has no sample has no row, but `new`.
 
-    Intervals are of 95 %, those of small classes of 95 % for all of these together.
+    Intervals are of 95 %, those of small parts of 95 % for all of these together.
     """
-    new = scored.origins != OLD
+    new = scored.origins > OLD
     if (~new).any():
         yield _row("old", ~new, scored, rules)
     yield _row("new", new, scored, rules)
-    for number in np.unique(scored.origins[new]):
-        yield _row(f"window {number}", scored.origins == number, scored, rules)
-    classes = {
+    parts = {f"window {number}": scored.origins == number for number in np.unique(scored.origins[new])}
+    parts |= {
+        f"learned {-number}": scored.origins == number
+        for number in np.unique(scored.origins[scored.origins < OLD])[::-1]
+    }
+    parts |= {
         f"{side}, {name}": mask & (scored.labels == index)
         for index, name in enumerate(scored.classes)
         for side, mask in (("old", ~new), ("new", new))
     }
-    small = {name for name, chosen in classes.items() if 0 < chosen.sum() < rules.min_class_samples}
-    for name, chosen in classes.items():
+    small = {name for name, chosen in parts.items() if 0 < chosen.sum() < rules.min_class_samples}
+    for name, chosen in parts.items():
         if chosen.any():
             yield _row(name, chosen, scored, rules, level=1 - 0.05 / len(small) if name in small else 0.95)
 
@@ -247,7 +252,7 @@ class Staleness:
 
 
 def staleness(teacher: Scores, champion: Scores, rules: GateRules) -> Staleness:
-    """Whether a teacher is no better than the network it is to teach.
+    """Whether a teacher is no better than the network it is to teach: surely leads by less than `min_gain`.
 
     Args:
         teacher: its scores [N] on new samples that *people* labelled: by its own labels it is always right.
@@ -262,7 +267,7 @@ def staleness(teacher: Scores, champion: Scores, rules: GateRules) -> Staleness:
         raise DataError("no new sample was labelled by people; whether the teacher is out of date cannot be told.")
     lead = paired_difference(teacher, champion, rules.bootstrap, rules.seed)
     why = ""
-    if lead["value"] <= 0:
+    if lead["value"] <= 0 and lead["high"] < rules.min_gain:  # of few samples a tie proves nothing
         why = (
             f"the teacher is out of date: on {len(teacher):,} new samples that people labelled it has "
             f"{teacher.mean():.1%}, the champion {champion.mean():.1%} "

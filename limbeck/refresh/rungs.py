@@ -18,6 +18,7 @@ from pathlib import Path
 from statistics import median
 from typing import Annotated, Any, Literal, TypeAlias, get_args
 
+import yaml
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator
 
 from limbeck.checkpoint import SPEC, Spec, digest_of
@@ -58,7 +59,8 @@ class FeedbackRules(Section):
     grow_back: a fall of this much on the new windows starts from the student before its cut, which is not cut again.
     room: quality that the contract leaves to lose, after the fall; from here on more is cut.
     ratio: the share of channels that goes then.
-    ranges: how far the float student has to lead the file that ships, on the new windows, for ranges to be taken anew.
+    ranges: how far the float student has to lead the file that ships, on the new windows, for ranges to be taken anew, and
+        for one more layer to stay in float where that was not enough.
     norms: the share of the fall that statistics of the new samples alone have to bring back for norms to be trained.
     full_lead: the teacher's lead over the champion at which its answers keep their whole weight.
     full_fall: the fall at which the learning rate is whole.
@@ -157,6 +159,8 @@ class Champion:
         observer: that took the ranges of its int8 file; None where that is not known.
         data: its prepared data.
         data_digest: of their content.
+        root: the prepared data of the first champion, where this one has learned from windows since; None: `data`.
+        root_digest: of their content.
 
     """
 
@@ -165,6 +169,8 @@ class Champion:
     teacher: Stored
     data: Path
     data_digest: str
+    root: Path | None = None
+    root_digest: str | None = None
     trust: tuple[str, ...] = ()
     is_ensemble: bool = False
     observer: Component | None = None
@@ -188,10 +194,20 @@ class Champion:
             teacher,
             (workspace / "data").resolve(),
             read_meta(workspace / "data").digest,
+            *_root(workspace),
             tuple(sorted({use for use in _names(model.model_dump()) if ":" in use})),
             model.use == "ensemble",
             quantized.observer if quantized else None,
         )
+
+
+def _root(workspace: Path) -> tuple[Path | None, str | None]:
+    """Folder and digest of the data that a workspace's windows, and those before them, were put beside; None without windows."""
+    source = yaml.safe_load((workspace / "params.yaml").read_text(encoding="utf-8"))["data"]["source"]
+    if source["use"] != "windows":
+        return None, None
+    first, digest = ("root", "root_digest") if source.get("root") else ("base", "digest")
+    return Path(source[first]), source.get(digest)
 
 
 def _spec_in(folder: Path) -> Spec:
@@ -286,7 +302,8 @@ class Situation:
         base: the champion's params.yaml, parsed.
         target: whose ladder it is.
         windows: folders of new samples, in their order.
-        new_classes: classes of the windows that the champion does not know.
+        new_classes: classes of the windows that the champion does not know and is to learn.
+        unready: such as are left out, for there are too few samples of them.
 
     """
 
@@ -297,6 +314,7 @@ class Situation:
     rules: LadderRules
     feedback: Feedback = Feedback()
     new_classes: tuple[str, ...] = ()
+    unready: tuple[str, ...] = ()
 
     @property
     def section(self) -> Mapping[str, Any]:
@@ -323,6 +341,12 @@ class Situation:
         if known.quality_room is None or self.grows_back or not self.is_used("prune"):
             return False
         return known.quality_room - max(0.0, known.fell or 0.0) >= self.rules.feedback.room
+
+    @property
+    def rounds_too_much(self) -> bool:
+        """Whether the file that ships loses to the float student on the new samples."""
+        lead = self.feedback.float_lead
+        return self.is_used("quantize") and lead is not None and lead >= self.rules.feedback.ranges
 
     @property
     def teachers_share(self) -> float:
@@ -407,6 +431,8 @@ def params_of(rung: Rung, situation: Situation) -> dict[str, Any]:
         "source": {
             "use": "windows", "base": str(champion.data), "folders": [str(window) for window in situation.windows],
             "replay": rules.replay, "classes": None, "seed": made["seed"], "digest": champion.data_digest,
+            **({"leave_out": list(situation.unready)} if situation.unready else {}),
+            **({"root": str(champion.root), "root_digest": champion.root_digest} if champion.root else {}),
         },
         "split": rules.split.model_dump(),
         "max_overlap": made["data"]["max_overlap"],
@@ -447,6 +473,8 @@ def params_of(rung: Rung, situation: Situation) -> dict[str, Any]:
             target["prune"] = {"use": NONE}
     if rung != "recalibrate" and champion.observer is not None and situation.is_used("quantize"):
         target["quantize"]["observers"] = [champion.observer.model_dump()]
+    if rung != "recalibrate" and situation.rounds_too_much:
+        target["quantize"]["max_float_layers"] += 1
     if target["distill"]["use"] != NONE:
         target["distill"]["control"] = False
     checked(made, f"rung {rung} of {situation.target}")
@@ -472,6 +500,8 @@ def _changes(rung: Rung, situation: Situation) -> Iterable[str]:
         yield f"held to {clause} {value:g}, not {situation.section['contract'][clause]:g}: the champion does no better here"
     if rung == "recalibrate":
         return
+    if situation.rounds_too_much:
+        yield f"one more layer may stay in float: int8 loses {known.float_lead:.3f} on the new samples"
     if situation.rates_share < 1:
         yield f"learning rate x {situation.rates_share:.2g}: quality fell by {known.fell:.3f}, {rules.full_fall:g} takes it whole"
     if rung != "teacher" and situation.teachers_share < 1 and situation.section["distill"]["use"] in WEIGHS_THE_TEACHER:

@@ -17,13 +17,15 @@ from flows.refreshing.standing import Waits, turn
 from flows.turns import Busy
 from limbeck.atomic import write_json
 from limbeck.data.window import Origin
-from limbeck.drift import Report
+from limbeck.drift import Report, Signals
 from limbeck.errors import ContractBroken, DataError, LimbeckError, ParamsError
 from limbeck.refresh import rules as rules_file
 from limbeck.refresh import story as story_file
 from limbeck.refresh.looking import Look
 from limbeck.refresh.requests import Meaning, TaskRequest
+from limbeck.refresh.rungs import Feedback
 from limbeck.refresh.story import Story, Try
+from limbeck.refresh.worlds import Group
 from tests.conftest import ROOT, TINY
 from tests.refresh.stories import judged, story, tried
 
@@ -379,6 +381,14 @@ def test_an_exam_that_was_failed_is_not_sat_again_and_its_figures_are_in_the_rep
     assert "20.0" in report
 
 
+def test_an_exam_that_was_passed_can_be_sat_again_where_nobody_said_yes(base: Path) -> None:
+    one = Ships(base)
+    for number, passed in ((1, True), (2, False)):
+        told = story(number=number, outcome="refused", exam=judged(passed), data=f"data {number}")
+        told.write(one.folder(told))
+    assert one.failed_exams() == ["data 2"]
+
+
 @pytest.mark.parametrize("why", ["a person said no", "nobody said yes within 24 h"])
 def test_without_a_yes_nothing_is_registered_and_the_report_says_why(
     base: Path, appointed: list[str], why: str
@@ -451,14 +461,38 @@ def test_requests_in_the_drop_folder_stand_and_one_that_is_none_is_told_and_stop
     assert sorted(path.name for path in drop.iterdir()) == [".taken", "broken.request.yaml", "evening.request.yaml"]
 
 
-def looked(reason: str, *, sources: tuple[str, ...] = (), fires: bool = False) -> Any:
+def looked(reason: str, *, sources: tuple[str, ...] = (), fires: bool = False, fell: float | None = None) -> Any:
     """As much of a look as decides whether anything is done."""
     moved = () if not sources else (SimpleNamespace(what="concept"),)
     report = Report(fires, False, reason, sources, moved, {}, ("a test",), 0.01, 500, 300)  # type: ignore[arg-type]
-    found = object.__new__(Look)
-    for name, value in {"report": report, "labelled": {}, "new_classes": ()}.items():
+    group, found = Group((Path("noon"),), report, Signals({}), Signals({})), object.__new__(Look)
+    for name, value in {
+        "groups": (group,),
+        "acts": (),
+        "new_classes": (),
+        "feedback": Feedback(fell=fell),
+        "num_known": 300,
+    }.items():
         object.__setattr__(found, name, value)
     return found
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (looked("nothing moved"), ""),
+        (looked("accuracy", sources=("labels",)), ". Where the labels are right and the model is not: --anyway"),
+        (looked("all", sources=("samples", "student"), fires=True), None),
+    ],
+)
+def test_what_calls_for_nothing_says_what_a_person_could_do(found: Look, said: str | None) -> None:
+    assert found.calls_for_nothing == said
+
+
+@pytest.mark.parametrize(("fell", "is_harmless"), [(0.02, False), (0.0, True), (-0.01, True)])
+def test_where_the_champion_is_as_good_as_before_nothing_is_repaired(fell: float, is_harmless: bool) -> None:
+    said = looked("all", sources=("samples", "student"), fires=True, fell=fell).calls_for_nothing
+    assert said == (", but the champion is as good there, on 300 samples that people labelled" if is_harmless else None)
 
 
 @pytest.mark.parametrize(("sources", "is_settled"), [((), True), (("labels",), False)])
@@ -470,7 +504,8 @@ def test_a_look_that_found_the_same_is_kept_once_and_what_a_person_must_see_is_l
     one, found = Fake(base, {}), looked("because", sources=sources)
     one.place.mkdir(parents=True)
     for hour in range(2):
-        one.settle([Path("noon")], found, {"report": {"reason": "because"}}, datetime(2026, 1, 1, hour, tzinfo=UTC))
+        one.keep_look([Path("noon")], found, {"report": {"reason": "because"}}, datetime(2026, 1, 1, hour, tzinfo=UTC))
+        one.settle(found, found.settled)
     assert len(list(one.place.glob("looks/*.json"))) == 1
     assert (one.place / "settled.json").exists() == is_settled
 

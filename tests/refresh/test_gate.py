@@ -166,6 +166,28 @@ def test_the_order_of_samples_decides_nothing(gate_rules: GateRules, seed: int) 
     assert verdict(shuffled, gate_rules).clauses == verdict(scores, gate_rules).clauses
 
 
+def test_a_window_that_was_learned_before_is_not_forgotten_behind_the_others(gate_rules: GateRules) -> None:
+    size = 1500
+    champion, challenger = np.ones(3 * size), np.ones(3 * size)
+    origins = np.repeat([0, -1, 1], size)
+    champion[origins == 1] = 0.0
+    challenger[np.flatnonzero(origins == -1)[:12]] = 0.0  # 0.4 points of all that is old
+    labels = np.arange(3 * size) % 2
+    found = judge(Scored(champion, challenger, labels, origins, ("a", "b")), gate_rules, [])
+    assert [f"{clause.clause}, {clause.split}" for clause in found.broken] == ["max_loss, validation, learned 1"]
+    assert [row.name for row in found.rows][:4] == ["old", "new", "window 1", "learned 1"]
+
+
+def test_of_two_new_windows_none_may_lose(gate_rules: GateRules) -> None:
+    size = 1500
+    origins = np.repeat([0, 1, 2], size)
+    champion = np.where(origins == 1, 0.0, 1.0)
+    challenger = np.ones(3 * size)
+    challenger[np.flatnonzero(origins == 2)[:30]] = 0.0
+    found = judge(Scored(champion, challenger, np.zeros(3 * size, np.int64), origins, ("a",)), gate_rules, [])
+    assert [clause.split for clause in found.broken] == ["validation, window 2"]
+
+
 def test_the_exam_is_sat_once_and_nobody_else_is_tried_after_a_failure(gate_rules: GateRules) -> None:
     told = {"require": "kept", "digest": "d" * 64}
     assert examine(scored(), gate_rules, [KEPT], sat=(), **told).split == "test"  # type: ignore[arg-type]
@@ -176,13 +198,14 @@ def test_the_exam_is_sat_once_and_nobody_else_is_tried_after_a_failure(gate_rule
 
 
 def test_a_teacher_no_better_than_the_champion_is_out_of_date(gate_rules: GateRules) -> None:
-    champion = np.repeat([1.0, 0.0], [60, 40])
-    better, equal = np.repeat([1.0, 0.0], [70, 30]), champion
+    champion = np.repeat([1.0, 0.0], [600, 400])
+    better, equal = np.repeat([1.0, 0.0], [700, 300]), champion
     assert staleness(better, champion, gate_rules).why == ""
     found = staleness(equal, champion, gate_rules)
     assert found.why.startswith(
-        "the teacher is out of date: on 100 new samples that people labelled it has 60.0%, the champion 60.0% (+0.0 points ["
+        "the teacher is out of date: on 1,000 new samples that people labelled it has 60.0%, the champion 60.0% (+0.0 points ["
     )
+    assert staleness(equal[550:650], champion[550:650], gate_rules).why == "", "of few samples a tie proves nothing"
     with pytest.raises(DataError, match="no new sample was labelled by people"):
         staleness(champion[:0], champion[:0], gate_rules)
 

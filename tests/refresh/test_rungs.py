@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -315,6 +316,17 @@ def test_a_rung_that_cannot_be_used_is_named(situation: Situation) -> None:
         ladder(broken)
 
 
+def test_after_a_refresh_the_first_data_are_replayed_and_classes_that_wait_are_left_out(situation: Situation) -> None:
+    assert not {"root", "root_digest", "leave_out"} & rungs.params_of("distil", situation)["data"]["source"].keys()
+    later = replace(
+        situation, unready=("tram",),
+        champion=replace(situation.champion, root=Path("/first/data"), root_digest="e" * 64),
+    )  # fmt: skip
+    source = rungs.params_of("distil", later)["data"]["source"]
+    assert (source["base"], source["root"], source["root_digest"]) == ("/champion/data", "/first/data", "e" * 64)
+    assert source["leave_out"] == ["tram"]
+
+
 def test_a_champion_is_found_in_its_workspace(tmp_path: Path, data: Path) -> None:
     (tmp_path / "data").symlink_to(data)
     member = {"model": {"use": "timm.models:resnet"}, "mean": [0.0]}
@@ -329,12 +341,21 @@ def test_a_champion_is_found_in_its_workspace(tmp_path: Path, data: Path) -> Non
     for place in ("teacher", "sensor/distill", "sensor/prune"):
         (tmp_path / "models" / place).mkdir(parents=True)
         (tmp_path / "models" / place / SPEC).write_text(spec.model_dump_json())
+    source: dict[str, Any] = {"use": "digits"}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump({"data": {"source": source}}))
     champion = Champion.of(tmp_path, "sensor")
+    assert (champion.root, champion.root_digest) == (None, None)
     assert champion.trust == ("timm.models:resnet",)
     assert champion.is_ensemble
     assert champion.data_digest == read_meta(data).digest
     assert champion.student.folder == tmp_path / "models/sensor/prune"
     assert champion.observer is None
+
+    for more in ({}, {"base": "/later/data", "digest": "2", "root": "/first/data", "root_digest": "1"}):
+        source = {"use": "windows", "base": "/first/data", "digest": "1", **more}
+        (tmp_path / "params.yaml").write_text(yaml.safe_dump({"data": {"source": source}}))
+        again = Champion.of(tmp_path, "sensor")
+        assert (again.root, again.root_digest) == (Path("/first/data"), "1"), "the replay is of what was first"
 
     how = Quantization(
         use="static", arithmetic="u8s7", observer=Component(use="mse"), float_layers=(), trained=False, versions={}
