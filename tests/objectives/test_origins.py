@@ -27,7 +27,9 @@ def drawn(origins: list[int], seed: int = 0) -> tuple[torch.Tensor, Batch]:
     return student, Batch(torch.zeros(num, 1), labels, teacher, origins_B=torch.tensor(origins, dtype=torch.int16))
 
 
-@given(origins=st.lists(st.integers(-2, 3), min_size=1, max_size=12), seed=st.integers(0, 99), weight=st.floats(0.1, 10))
+@given(
+    origins=st.lists(st.integers(-2, 3), min_size=1, max_size=12), seed=st.integers(0, 99), weight=st.floats(0.1, 10)
+)
 def test_each_sample_is_taught_by_the_loss_of_its_origin(origins: list[int], seed: int, weight: float) -> None:
     student, batch = drawn(origins, seed)
     alone = [
