@@ -54,7 +54,8 @@ class DriftRules(Section):
         cool_down_hours: after an action none is asked for again so soon.
         max_samples: of reference and window each, taken by seed; bounds time and memory, and how small a drift is found.
         max_pairs: likewise for MMD, whose time and memory grow with the square.
-        permutations: the most per test; no p-value is below 1 / (permutations + 1).
+        permutations: the most per test; no p-value is below 1 / (permutations + 1). Where a window has so many tests that none
+            of them could then be below the level, they are as many as it takes.
         bins: of the population stability index.
         streams: where something changed.
 

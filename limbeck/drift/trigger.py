@@ -24,7 +24,8 @@ What two sources do not guard against is a student that is not the one the refer
 look at its answers, too. Digests of checkpoints and golden vectors are for that.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Literal, TypeAlias
@@ -37,7 +38,6 @@ from limbeck.drift.rules import DriftRules
 from limbeck.drift.signals import Kind, Signals, both, class_counts
 from limbeck.drift.streams import Change, changes_within
 from limbeck.drift.two_samples import Result, Values, class_priors, holm, ks, mmd, proportions, psi, subsample
-from limbeck.errors import ParamsError
 
 Source: TypeAlias = Literal["samples", "student", "teacher", "labels"]
 SOURCES: dict[Kind, Source] = {
@@ -70,9 +70,6 @@ def detect(
         now: when this is asked.
         last_action: when something was last done about drift; None: never.
         classes: names, for words.
-
-    Raises:
-        ParamsError: so few permutations that no test of them could ever be below the corrected level.
 
     """
     reference, window = (signals.at_most(rules.max_samples, seed) for signals in (reference, window))
@@ -107,22 +104,19 @@ def detect(
 
 
 def compare(reference: Signals, window: Signals, rules: DriftRules, seed: int) -> list[Tested]:
-    """All tests of the kinds that both have, their p-values corrected for being so many.
-
-    Raises:
-        ParamsError: see `detect`.
-
-    """
-    found: list[tuple[Kind, str, str, Result]] = []
-    permutations, bins = rules.permutations, rules.bins
+    """All tests of the kinds that both have, their p-values corrected for being so many."""
+    tests: list[tuple[Kind, str, str, Callable[[int], Result]]] = []  # each takes the number of permutations
 
     def of_values(kind: Kind, of: str, before: Values, after: Values) -> None:
-        found.append((kind, "ks", of, ks(before, after)))
-        found.append((kind, "psi", of, psi(before, after, bins=bins, permutations=permutations, seed=seed)))
+        tests.append((kind, "ks", of, lambda _: ks(before, after)))
+        tests.append((kind, "psi", of, lambda num: psi(before, after, bins=rules.bins, permutations=num, seed=seed)))
 
     def of_vectors(kind: Kind, of: str, before: NDArray[Any], after: NDArray[Any]) -> None:
         fewer = [matrix[subsample(len(matrix), rules.max_pairs, seed)] for matrix in (before, after)]
-        found.append((kind, "mmd", of, mmd(*fewer, permutations=permutations, seed=seed)))
+        tests.append((kind, "mmd", of, lambda num: mmd(*fewer, permutations=num, seed=seed)))
+
+    def of_shares(kind: Kind, before: NDArray[Any], after: NDArray[Any]) -> None:
+        tests.append((kind, "fisher", kind, lambda _: proportions(before, after)))
 
     for name, values in reference.inputs.items():
         if name in window.inputs:
@@ -135,24 +129,33 @@ def compare(reference: Signals, window: Signals, rules: DriftRules, seed: int) -
         of_values("confidence", "confidence", *pair)
     if pair := both("prior", reference, window):
         counts = class_counts(*pair)
-        found.append(("prior", "chi-squared", "classes", class_priors(*counts, permutations=permutations, seed=seed)))
-    if pair := both("agreement", reference, window):
-        found.append(("agreement", "fisher", "agreement", proportions(*pair)))
-    if pair := both("accuracy", reference, window):
-        found.append(("accuracy", "fisher", "accuracy", proportions(*pair)))
-    if not found:
-        return []
-    if len(found) / (rules.permutations + 1) >= rules.level:
-        raise ParamsError(
-            f"permutations is {rules.permutations}: of {len(found)} tests of a window none of permutations could ever be below "
-            f"level {rules.level:g}; give at least {int(len(found) / rules.level)}."
+        tests.append(
+            ("prior", "chi-squared", "classes", lambda num: class_priors(*counts, permutations=num, seed=seed))
         )
+    if pair := both("agreement", reference, window):
+        of_shares("agreement", *pair)
+    if pair := both("accuracy", reference, window):
+        of_shares("accuracy", *pair)
+    if not tests:
+        return []
+    permutations = _enough_permutations(len(tests), rules)
+    found = [(kind, method, of, test(permutations)) for kind, method, of, test in tests]
     return corrected(
         [
             Tested(kind, method, of, result.statistic, result.effect, result.p, result.p)  # type: ignore[arg-type]
             for kind, method, of, result in found
         ]
     )
+
+
+def _enough_permutations(num_tests: int, rules: DriftRules) -> int:
+    """How many each test may draw: more than the rules say where no p-value of so many tests could be below the level.
+
+    The smallest one is half of the level then, corrected.
+    """
+    if num_tests / (rules.permutations + 1) < rules.level:
+        return rules.permutations
+    return math.ceil(2 * num_tests / rules.level) - 1
 
 
 def corrected(tests: Sequence[Tested]) -> list[Tested]:

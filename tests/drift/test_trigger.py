@@ -1,15 +1,16 @@
 """When a window asks for an action, and what its report says."""
 
 import json
+from dataclasses import replace
 from datetime import timedelta
 
 import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from limbeck.drift import DriftRules, detect, picture
+from benchmarks.drift import RULES
+from limbeck.drift import DriftRules, Signals, detect, picture
 from limbeck.drift.signals import Kind, as_told
-from limbeck.errors import ParamsError
 from tests.drift.conftest import CLASSES, NOW, Judge, world
 
 
@@ -83,9 +84,32 @@ def test_one_source_is_never_enough(rules: DriftRules) -> None:
         DriftRules.model_validate(rules.model_dump() | {"min_kinds": 1})
 
 
-def test_permutations_that_could_show_nothing_are_refused(judge: Judge, rules: DriftRules) -> None:
-    with pytest.raises(ParamsError, match=r"permutations is 499: of 9 tests .* give at least 900"):
-        judge(of=rules.model_copy(update={"permutations": 499}))
+def sensors(seed: int, moved: float = 0.0) -> Signals:
+    """Mean and spread of six channels, which a drift moves together: 31 tests with what `world` has else."""
+    generator = np.random.default_rng(1000 + seed)
+    inputs = {
+        f"{name} {channel}": generator.normal(moved, 1, 400) for name in ("mean", "spread") for channel in range(6)
+    }
+    return replace(world(400, seed, ("prior",) if moved else ()), inputs=inputs)
+
+
+def test_many_tests_draw_as_many_permutations_as_it_takes_to_fire() -> None:
+    """With the shipped rules: 1,999 permutations of 31 tests show no p-value below 31 / 2000."""
+    reports = [
+        detect(sensors(0), sensors(1, moved), RULES, seed=0, now=NOW, last_action=None, classes=CLASSES)
+        for moved in (0.0, 0.8)
+    ]
+    assert [(report.fires, len(report.tests)) for report in reports] == [(False, 31), (True, 31)]
+    permuted = [test for test in reports[1].tests if test.method in ("psi", "chi-squared")]
+    assert 0 < min(test.corrected for test in permuted) < RULES.level
+
+
+@pytest.mark.parametrize(("permutations", "least"), [(1499, 1 / 1500), (900, 1 / 901), (899, 1 / 1800), (99, 1 / 1800)])
+def test_permutations_are_those_of_the_rules_unless_nine_tests_could_show_nothing(
+    judge: Judge, rules: DriftRules, permutations: int, least: float
+) -> None:
+    report = judge("prior", of=rules.model_copy(update={"permutations": permutations}))
+    assert (len(report.tests), min(test.p for test in report.tests if test.method == "chi-squared")) == (9, least)
 
 
 def test_what_devices_tell_is_judged_as_samples_are(rules: DriftRules) -> None:
