@@ -18,6 +18,7 @@ from limbeck.components import Component
 from limbeck.data.splits import read, read_meta
 from limbeck.drift import DriftRules
 from limbeck.drift.trigger import SOURCES
+from limbeck.refresh import rules as rules_file
 from tests.conftest import ROOT
 from tests.pipeline.docs.pages import blocks_of, text_of
 
@@ -27,6 +28,10 @@ RESULT = json.loads((ROOT / "benchmarks/results/drift.json").read_text())
 
 def test_the_rules_of_the_page_are_those_that_were_measured() -> None:
     assert DriftRules.model_validate(RULES) == drift.RULES == DriftRules.model_validate(RESULT["rules"])
+
+
+def test_a_refresh_goes_by_the_rules_that_were_measured() -> None:
+    assert rules_file.load(ROOT / "refresh.yaml").drift == drift.RULES
 
 
 def test_the_docstring_shows_the_same_rules() -> None:
