@@ -9,7 +9,7 @@ from pathlib import Path
 
 from flows import environment
 from limbeck.data.window import read_about
-from limbeck.errors import DataError
+from limbeck.errors import DataError, PublishingError, TrackingError
 from limbeck.windows import shelf
 from limbeck.windows.feedback import Told, take_feedback
 from limbeck.windows.intake import take_in
@@ -43,9 +43,10 @@ def take(
         requested: new classes that may appear.
         say: told of every window.
 
+    A server that cannot tell of uploads keeps nobody from what landed: that is said, and they are asked for again next time.
+
     Raises:
         DataError: the data or the teacher are not what they should be, or DVC refuses.
-        TrackingError: the server with the uploads does not answer.
 
     """
     windows, asked = base / FOLDER, Teacher.of(teacher)
@@ -53,14 +54,23 @@ def take(
     for name in found.waiting:
         say(f"{name} waits: it is not whole yet, or changed within the last {rules.settle_s:g} s (settle_s)")
     arrived = [*found.arrived]
-    if uploads is not None and (
-        uploaded := take_feedback(uploads, windows, data, rules, now=time.time(), teacher=asked, say=say)
-    ):
-        arrived.append(uploaded)
-    for folder in shelf.folders(windows):
-        if not folder.with_name(f"{folder.name}.dvc").exists():  # or a kill came between
-            track(folder)
+    _track_new(windows)
+    if uploads is not None:
+        try:
+            uploaded = take_feedback(uploads, windows, data, rules, now=time.time(), teacher=asked, say=say)
+        except (TrackingError, PublishingError) as error:
+            say(f"uploads wait: {error}")
+        else:
+            arrived += [uploaded] if uploaded else []
+            _track_new(windows)
     return [each.name for each in arrived if each.reasons]
+
+
+def _track_new(windows: Path) -> None:
+    """Track what arrived now, or before a kill came between."""
+    for folder in shelf.folders(windows):
+        if not folder.with_name(f"{folder.name}.dvc").exists():
+            track(folder)
 
 
 def pending(base: Path, known: Set[str]) -> list[Path]:
