@@ -100,7 +100,7 @@ class Refresh(Shipping):
         wanted = (*(request.new_classes if request and request.new_classes else ()), *standing)
         aside = windows.take(
             self.base, self.base / self.rules.drop, champion.data, champion.teacher.folder, self.rules.windows,
-            uploads=self.uploads, requested=wanted, root=champion.root, say=self.say,
+            model=self.model, uploads=self.uploads, requested=wanted, root=champion.root, say=self.say,
         )  # fmt: skip
         settled = set() if anyway else set(_read(self.settled, []))
         pending = windows.pending(self.base, settled | self.learned(place))

@@ -27,6 +27,7 @@ def take(
     teacher: Path,
     rules: WindowRules,
     *,
+    model: str,
     uploads: Told | None = None,
     requested: tuple[str, ...] = (),
     say: Callable[[str], None] = lambda _: None,
@@ -39,6 +40,7 @@ def take(
         data: what the champion was made of.
         teacher: its checkpoint; it labels what nobody did.
         rules: see `WindowRules`.
+        model: name of the registered model: what devices uploaded of others is not taken.
         uploads: where devices put samples; None: nowhere.
         requested: new classes that may appear.
         say: told of every window.
@@ -57,7 +59,9 @@ def take(
     _track_new(windows)
     if uploads is not None:
         try:
-            uploaded = take_feedback(uploads, windows, data, rules, now=time.time(), teacher=asked, say=say)
+            uploaded = take_feedback(
+                uploads, windows, data, rules, model=model, now=time.time(), teacher=asked, say=say
+            )
         except (TrackingError, PublishingError) as error:
             say(f"uploads wait: {error}")
         else:

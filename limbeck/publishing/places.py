@@ -71,6 +71,9 @@ class Place(Protocol):
     def keep(self, model: str, digest: str, bundle: Path) -> str:
         """Store a bundle under the digest of its manifest, files that are there already excepted; its path."""
 
+    def kept(self, model: str) -> set[str]:
+        """Every bundle that was stored for a model, by the first 16 hex digits of its manifest's digest, as devices name it."""
+
     def fetch(self, artifacts: str, name: str) -> bytes:
         """A file of the bundle at a path.
 
@@ -134,6 +137,10 @@ class Folder:
         for file in sorted(bundle.iterdir()):
             self.put(artifacts, file.name, file.read_bytes())
         return artifacts
+
+    def kept(self, model: str) -> set[str]:
+        """See `Place`."""
+        return {path.name for path in (self.path / ARTIFACTS / model).glob("*")}
 
     def put(self, artifacts: str, name: str, content: bytes) -> None:
         """Store a file of a bundle, unless it is there."""

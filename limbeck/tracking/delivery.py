@@ -33,6 +33,8 @@ PROXIED = "mlflow-artifacts:/"
 ROUTE = "/api/2.0/mlflow-artifacts/artifacts"
 MAX_REPORT_BYTES = 64_000
 """What a device tells at once has a few thousand."""
+MAX_BUNDLES = 10_000
+"""Of one model, the newest."""
 
 LEASE_S = 120.0
 """After so long a turn that nobody ended is over: its publisher was killed on another machine."""
@@ -252,6 +254,15 @@ class Server:
         with asking(self.uri) as client:
             client.set_terminated(run_id)
         return path
+
+    def kept(self, model: str) -> set[str]:
+        """See `Place`. It makes no experiment where nothing was published."""
+        with asking(self.uri) as client:
+            found = client.get_experiment_by_name(model)
+            if found is None or found.tags.get(PURPOSE) != model:
+                return set()
+            runs = client.search_runs([found.experiment_id], max_results=MAX_BUNDLES)
+        return {run.data.tags[BUNDLE][:16] for run in runs if BUNDLE in run.data.tags}
 
     def fetch(self, artifacts: str, name: str) -> bytes:
         """See `Place`."""

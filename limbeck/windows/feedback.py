@@ -2,7 +2,8 @@
 
     REPORTS/DEVICE/TIME-SERIAL-DIGEST-RANDOM.npz        written by `limbeck.edge.spool.keep_sample`, or by whoever has an account
 
-Everything here came from outside: a file counts when it is small, holds exactly `input` [1, ...] of the prepared data's dtype and
+DIGEST is that of the bundle which was asked: samples of other models that report to the same server are left where they are, for
+those. Everything here came from outside: a file counts when it is small, holds exactly `input` [1, ...] of the prepared data's dtype and
 shape and one `confidence`, and nothing of it is unpickled. All others are counted as broken, and none of them can raise. No
 device fills a window alone (`max_per_device`). What was looked at once is remembered in the window (`heard.json`) and is not
 looked at again: a place that devices write to has nothing that we could delete.
@@ -33,7 +34,7 @@ from limbeck.windows.reference import Reference
 from limbeck.windows.rules import WindowRules
 
 DEVICE = re.compile(r"[0-9a-f]{16}")
-FILE = re.compile(r"\d{8}T\d{6}Z-\d{1,9}-[0-9a-f]{16}-[0-9a-f]{8}\.npz")
+FILE = re.compile(r"\d{8}T\d{6}Z-\d{1,9}-([0-9a-f]{16})-[0-9a-f]{8}\.npz")
 HEARD = "heard.json"
 HEADER_BYTES = 4096
 """More than numpy's header of an array takes."""
@@ -41,6 +42,9 @@ HEADER_BYTES = 4096
 
 class Told(Protocol):
     """The part of `limbeck.publishing.places.Place` that is needed here."""
+
+    def kept(self, model: str) -> set[str]:
+        """Every bundle that was stored for a model, by the first 16 hex digits of its manifest's digest."""
 
     def reporters(self) -> list[str]:
         """Names of the folders that devices made."""
@@ -58,17 +62,19 @@ def take_feedback(
     data: Path,
     rules: WindowRules,
     *,
+    model: str,
     now: float,
     teacher: Teacher | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Arrived | None:
-    """Make one window of the samples that devices uploaded since the last; None: there are too few yet.
+    """Make one window of the samples that devices of a model uploaded since the last; None: there are too few yet.
 
     Args:
         place: where devices put what they tell.
         windows: the folder of windows.
         data: what `prepare` wrote.
         rules: see `WindowRules`.
+        model: name of the registered model, whose bundles were published at the place.
         now: Unix time; the window is called by it.
         teacher: labels the samples; None: nobody does.
         say: told of the window.
@@ -79,7 +85,7 @@ def take_feedback(
 
     """
     with shelf.turn(windows):
-        chosen = _choose(place, _heard(windows), rules)
+        chosen = _choose(place, place.kept(model), _heard(windows), rules)
         if len(chosen) < rules.min_samples:
             return None
         taker = Taker(windows, Reference(data, teacher), rules, (), say)
@@ -109,15 +115,18 @@ def _heard(windows: Path) -> set[str]:
     return found
 
 
-def _choose(place: Told, heard: set[str], rules: WindowRules) -> list[str]:
+def _choose(place: Told, bundles: set[str], heard: set[str], rules: WindowRules) -> list[str]:
     """DEVICE/FILE of the uploads for the next window: the newest of each device, devices in an order that is not theirs."""
+    if not bundles:
+        return []
     devices = sorted(
         (device for device in place.reporters() if DEVICE.fullmatch(device)),
         key=lambda device: hashlib.sha256(device.encode()).digest(),
     )
     chosen: list[str] = []
     for device in devices:
-        names = sorted((name for name in place.told(device) if FILE.fullmatch(name)), reverse=True)
+        told = [match for match in map(FILE.fullmatch, place.told(device)) if match is not None]
+        names = sorted((match[0] for match in told if match[1] in bundles), reverse=True)
         new = [f"{device}/{name}" for name in names if f"{device}/{name}" not in heard]
         chosen += new[: rules.max_per_device]
         if len(chosen) >= rules.max_samples:

@@ -10,6 +10,7 @@ from flows.refreshing import windows
 from limbeck.errors import LimbeckError, PublishingError, TrackingError
 from limbeck.windows import shelf
 from limbeck.windows.labelling import Teacher
+from tests.tracking.conftest import MODEL
 from tests.windows.conftest import RULES, TEACHER, base, drawn
 
 __all__ = ["base"]
@@ -30,7 +31,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def take(workspace: Path, data: Path, **more: Any) -> list[str]:
-    return windows.take(workspace, workspace / "drop", data, workspace / "teacher", RULES, **more)
+    return windows.take(workspace, workspace / "drop", data, workspace / "teacher", RULES, model=MODEL, **more)
 
 
 class Mute:
@@ -38,6 +39,9 @@ class Mute:
 
     def __init__(self, error: LimbeckError) -> None:
         self.error = error
+
+    def kept(self, model: str) -> set[str]:
+        return {"a" * 16}
 
     def reporters(self) -> list[str]:
         raise self.error

@@ -85,6 +85,16 @@ def test_publishing_again_signs_nothing(publisher: Publisher, place: Folder, wor
     assert lines[-1] == f"{MODEL} version 3 was champion at {place.name}"
 
 
+def test_a_place_knows_every_bundle_of_a_model_by_what_devices_call_it(
+    publisher: Publisher, place: Folder, shelf: Shelf, tmp_path: Path
+) -> None:
+    for serial in (1, 2):
+        publisher.publish(MODEL, serial=serial)
+    publisher.publish(OTHER)
+    assert place.kept(MODEL) == {shelf.make_bundle(MODEL, serial, tmp_path)[:16] for serial in (1, 2)}
+    assert place.kept("never-published") == set()
+
+
 def test_rolling_back_is_an_older_file_under_newer_metadata(
     publisher: Publisher, place: Folder, device: Device, shelf: Shelf, workspace: Path, lines: list[str]
 ) -> None:
