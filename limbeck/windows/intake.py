@@ -382,6 +382,8 @@ class Taker:
     def relabel(self, arrival: Arrival, entry: Path, name: str, is_same: Callable[[], bool]) -> Path | None:
         """Make a window of an older one with the labels that a table brings; its folder, perhaps aside.
 
+        Its classes begin with those known now, whatever was known when the older one arrived.
+
         Args:
             arrival: what it is called.
             entry: the table.
@@ -402,10 +404,11 @@ class Taker:
             return self._refuse(partial, arrival, matched)
         older, said, called = matched
         window, keys = read_window(older), read_keys(older)
-        names = [said.get(each, "") for each in called]
-        classes, labels = entries.with_new(window.about.classes, names)
+        # The older window's classes are those that were known when it arrived, perhaps fewer, or others of the new ones.
+        classes, index_of = entries.with_new(self.reference.meta.classes, window.about.classes)
+        classes, labels = entries.with_new(classes, [said.get(each, "") for each in called])
         is_said = labels != UNLABELLED
-        y = np.where(is_said, labels, window.y)
+        y = np.where(is_said, labels, np.where(window.y == UNLABELLED, UNLABELLED, index_of[window.y]))
         confidence = np.where(is_said, np.nan, window.confidence).astype(np.float32)
         shutil.copyfile(older / "x.npy", partial / "x.npy")
         absent = len(said) - sum(each in said for each in called)

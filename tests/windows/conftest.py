@@ -54,13 +54,17 @@ def logits(x: NDArray[Any]) -> NDArray[np.float32]:
 TEACHER = Teacher(logits, "t" * 64)
 
 
+def prepared(folder: Path, classes: tuple[str, ...] = CLASSES) -> Path:
+    """300 pictures of these classes, divided."""
+    source = Source("shades", classes, in_memory(*drawn(300, 0, len(classes))))
+    splits.write(folder, source, SplitParams(test=0.3, validation=0.3, calibration=0.1), 0)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Prepared data; never written to."""
-    folder = tmp_path_factory.mktemp("base") / "data"
-    source = Source("shades", CLASSES, in_memory(*drawn(300, 0)))
-    splits.write(folder, source, SplitParams(test=0.3, validation=0.3, calibration=0.1), 0)
-    return folder
+    return prepared(tmp_path_factory.mktemp("base") / "data")
 
 
 @dataclass

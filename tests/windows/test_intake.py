@@ -25,7 +25,7 @@ from limbeck.windows.entries import name_of
 from limbeck.windows.intake import Intake, digests
 from limbeck.windows.labelling import Teacher
 from limbeck.windows.rules import WindowRules
-from tests.windows.conftest import CLASSES, RULES, TEACHER, Yard, drawn
+from tests.windows.conftest import CLASSES, RULES, TEACHER, Yard, drawn, prepared
 
 
 def tree(folder: Path) -> dict[str, str]:
@@ -398,6 +398,24 @@ def test_labels_that_come_later_still_add_to_the_newest_window(yard: Yard) -> No
     assert read_window(newest).is_by_people.all()
     assert shelf.current(yard.windows) == [newest]
     assert len(shelf.folders(yard.windows)) == 3
+
+
+def test_late_labels_are_of_the_classes_that_are_known_now(yard: Yard, tmp_path: Path) -> None:
+    """A class was learned since the window arrived, and one that was asked for then is still none."""
+    x, y = drawn(60, 1)
+    is_purple = (y == 0) & (np.arange(60) < 9)
+    names = np.where(y == 1, "middle", np.where(is_purple, "purple", ""))
+    before = Yard(yard.place, prepared(tmp_path / "before", CLASSES[:2]))
+    before.put("new.npz", x=x, y=names)
+    before.take(teacher=None, requested=("purple",))
+    assert read_about(yard.windows / "new").classes == ("dark", "middle", "purple")
+    rows = "\n".join(f"{number},light" for number in np.flatnonzero(y == 2))
+    (yard.drop / "new.labels.csv").write_text(f"sample,class\n{rows}\n")
+    (arrived,) = yard.take(requested=("purple",)).arrived
+    assert not arrived.reasons
+    window = read_window(arrived.folder)
+    assert window.about.classes == ("dark", "middle", "light", "purple")
+    assert (window.y == np.select([y == 2, y == 1, is_purple], [2, 1, 3], -1)).all()
 
 
 def test_late_labels_that_contradict_the_teacher_are_set_aside(yard: Yard) -> None:
