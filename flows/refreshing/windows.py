@@ -28,6 +28,7 @@ def take(
     rules: WindowRules,
     *,
     model: str,
+    root: Path | None = None,
     uploads: Told | None = None,
     requested: tuple[str, ...] = (),
     say: Callable[[str], None] = lambda _: None,
@@ -41,6 +42,7 @@ def take(
         teacher: its checkpoint; it labels what nobody did.
         rules: see `WindowRules`.
         model: name of the registered model: what devices uploaded of others is not taken.
+        root: what the first champion was made of, whose samples are known, too; None: `data` is all there is.
         uploads: where devices put samples; None: nowhere.
         requested: new classes that may appear.
         say: told of every window.
@@ -52,7 +54,7 @@ def take(
 
     """
     windows, asked = base / FOLDER, Teacher.of(teacher)
-    found = take_in(drop, windows, data, rules, now=time.time(), teacher=asked, requested=requested, say=say)
+    found = take_in(drop, windows, data, rules, now=time.time(), teacher=asked, root=root, requested=requested, say=say)
     for name in found.waiting:
         say(f"{name} waits: it is not whole yet, or changed within the last {rules.settle_s:g} s (settle_s)")
     arrived = [*found.arrived]
@@ -60,7 +62,7 @@ def take(
     if uploads is not None:
         try:
             uploaded = take_feedback(
-                uploads, windows, data, rules, model=model, now=time.time(), teacher=asked, say=say
+                uploads, windows, data, rules, model=model, now=time.time(), teacher=asked, root=root, say=say
             )
         except (TrackingError, PublishingError) as error:
             say(f"uploads wait: {error}")

@@ -65,6 +65,7 @@ def take_feedback(
     model: str,
     now: float,
     teacher: Teacher | None = None,
+    root: Path | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Arrived | None:
     """Make one window of the samples that devices of a model uploaded since the last; None: there are too few yet.
@@ -77,6 +78,7 @@ def take_feedback(
         model: name of the registered model, whose bundles were published at the place.
         now: Unix time; the window is called by it.
         teacher: labels the samples; None: nobody does.
+        root: what the first champion was made of, whose samples are known, too; see `Reference`.
         say: told of the window.
 
     Raises:
@@ -88,7 +90,7 @@ def take_feedback(
         chosen = _choose(place, place.kept(model), _heard(windows), rules)
         if len(chosen) < rules.min_samples:
             return None
-        taker = Taker(windows, Reference(data, teacher), rules, (), say)
+        taker = Taker(windows, Reference(data, teacher, root), rules, (), say)
         meta = taker.reference.meta
 
         def samples() -> Iterator[NDArray[Any] | Broken]:

@@ -86,6 +86,7 @@ def take_in(
     *,
     now: float,
     teacher: Teacher | None = None,
+    root: Path | None = None,
     requested: tuple[str, ...] = (),
     say: Callable[[str], None] = lambda _: None,
 ) -> Intake:
@@ -98,6 +99,7 @@ def take_in(
         rules: see `WindowRules`.
         now: Unix time, by the clock of the file system.
         teacher: labels what has no label and is contradicted by what has wrong ones; None: nobody does.
+        root: what the first champion was made of, whose samples are known, too; see `Reference`.
         requested: new classes that may appear.
         say: told of every window.
 
@@ -109,7 +111,7 @@ def take_in(
     if not drop.is_dir():
         return Intake((), ())
     with shelf.turn(windows):
-        taker = Taker(windows, Reference(data, teacher), rules, requested, say)
+        taker = Taker(windows, Reference(data, teacher, root), rules, requested, say)
         found = sorted(path for path in drop.iterdir() if path.name != TAKEN and not entries.is_request(path))
         offered = [path for path in found if not entries.is_unfinished(path)]
         offered.sort(key=lambda path: entries.kind_of(path) == "labels")  # after the window that they are for
@@ -217,7 +219,7 @@ class Taker:
         return Arrived(folder.name, folder, reasons)
 
     def known(self) -> set[int]:
-        """Fingerprints of all samples in data/ and in windows."""
+        """Fingerprints of all samples in data/, in what the first champion was made of, and in windows."""
         if self._known is None:
             self._known = set(self.reference.fingerprints.tolist())
             for folder in shelf.folders(self.windows):

@@ -27,11 +27,13 @@ class Reference:
     Args:
         data: what `prepare` wrote.
         teacher: None: there is none.
+        root: what the first champion was made of, of which a refreshed one has a share: no original is new for it all the same.
+            Of that, what is on the disk is known; None: `data` is all there is.
 
     """
 
-    def __init__(self, data: Path, teacher: Teacher | None) -> None:
-        self.data, self.teacher = data, teacher
+    def __init__(self, data: Path, teacher: Teacher | None, root: Path | None = None) -> None:
+        self.data, self.teacher, self.root = data, teacher, root
         self.meta: Meta = read_meta(data)
 
     @property
@@ -47,12 +49,18 @@ class Reference:
 
     @cached_property
     def fingerprints(self) -> NDArray[np.uint64]:
-        """Of every sample of every split."""
-        found = []
+        """Of every sample of every split, and of the root's: each once.
+
+        Raises:
+            DataError: a split of `data` is not what was prepared, or one of the root is damaged.
+
+        """
         for name in NAMES:
             read(self.data, name)  # checked
-            found.append(fingerprints(streamed(self.data / name, "x")))
-        return np.concatenate(found)
+        places = [self.data / name for name in NAMES]
+        if self.root is not None and self.root != self.data:
+            places += [self.root / name for name in NAMES if (self.root / name / "x.npy").exists()]
+        return np.unique(np.concatenate([fingerprints(streamed(place, "x")) for place in places]))
 
     def _train_blocks(self) -> Iterator[NDArray[np.float64]]:
         """The training split [n, positions, channels], block by block."""

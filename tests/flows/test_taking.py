@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from flows.refreshing import windows
+from limbeck.data.window import read_about
 from limbeck.errors import LimbeckError, PublishingError, TrackingError
 from limbeck.windows import shelf
 from limbeck.windows.labelling import Teacher
@@ -66,3 +67,10 @@ def test_what_a_kill_left_untracked_is_tracked_next_time(workspace: Path, base: 
     (workspace / "windows/new.dvc").unlink()
     take(workspace, base)
     assert (workspace / "windows/new.dvc").exists()
+
+
+def test_what_the_first_champion_learned_from_is_not_taken_again(workspace: Path, base: Path) -> None:
+    (workspace / "root/train").mkdir(parents=True)
+    np.save(workspace / "root/train/x.npy", drawn(60, 1)[0][:9])
+    take(workspace, base, root=workspace / "root")
+    assert read_about(workspace / "windows/new").counts.repeated == 9

@@ -97,6 +97,16 @@ def test_what_no_bundle_of_the_model_was_asked_is_not_taken(yard: Yard, uploads:
     assert not shelf.folders(yard.windows)
 
 
+def test_what_the_first_champion_learned_from_is_not_new(yard: Yard, uploads: Fleet, tmp_path: Path) -> None:
+    (tmp_path / "root/train").mkdir(parents=True)
+    np.save(tmp_path / "root/train/x.npy", drawn(20, 10)[0][:5])
+    arrived = take_feedback(
+        uploads, yard.windows, yard.data, RULES, model=MODEL, now=NOON, teacher=TEACHER, root=tmp_path / "root"
+    )
+    assert arrived is not None
+    assert read_about(arrived.folder).counts.repeated == 5
+
+
 def test_few_samples_wait_for_more(yard: Yard, uploads: Fleet) -> None:
     assert taken(yard, uploads, min_samples=41) is None
     assert not shelf.folders(yard.windows)

@@ -18,12 +18,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from limbeck.data import splits
+from limbeck.data.prepared import NAMES, SplitName
+from limbeck.data.sources.source import Source, in_memory
 from limbeck.data.window import read_about, read_keys, read_window
 from limbeck.errors import DataError
+from limbeck.params import SplitParams
 from limbeck.windows import shelf
 from limbeck.windows.entries import name_of
 from limbeck.windows.intake import Intake, digests
 from limbeck.windows.labelling import Teacher
+from limbeck.windows.reference import Reference
 from limbeck.windows.rules import WindowRules
 from tests.windows.conftest import CLASSES, RULES, TEACHER, Yard, drawn, prepared
 
@@ -268,6 +273,33 @@ def test_samples_that_are_there_already_are_dropped_and_counted(yard: Yard, base
     assert [(each.repeated, each.kept) for each in counts] == [(13, 60), (5, 60)]
 
 
+@pytest.fixture
+def refreshed(base: Path, tmp_path: Path) -> Path:
+    """Data of a refreshed champion: every fifth of the old training samples, and 60 new ones."""
+    parts = [(np.load(base / "train/x.npy")[::5], np.load(base / "train/y.npy")[::5]), drawn(60, 7)]
+    x, y = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    source = Source("refreshed", CLASSES, in_memory(x, y))
+    splits.write(tmp_path / "refreshed", source, SplitParams(test=0.3, validation=0.3, calibration=0.1), 0)
+    return tmp_path / "refreshed"
+
+
+@pytest.mark.parametrize(("left", "repeated"), [(NAMES, 20), (("train",), 20), ((), 4)])
+def test_originals_are_known_to_a_refreshed_champion_as_far_as_they_are_on_the_disk(
+    base: Path, refreshed: Path, tmp_path: Path, left: tuple[SplitName, ...], repeated: int
+) -> None:
+    for name in left:
+        shutil.copytree(base / name, tmp_path / "root" / name)
+    yard = Yard(tmp_path, refreshed)
+    yard.put("new.npz", x=np.concatenate([np.load(base / "train/x.npy")[:20], drawn(60, 1)[0]]))
+    (arrived,) = yard.take(root=tmp_path / "root").arrived
+    assert read_about(arrived.folder).counts.repeated == repeated
+
+
+def test_a_sample_that_was_replayed_is_known_once(base: Path, refreshed: Path) -> None:
+    assert len(Reference(refreshed, None, base).fingerprints) == 300 + 60
+    assert len(Reference(base, None, base).fingerprints) == len(Reference(base, None).fingerprints) == 300
+
+
 def test_a_window_that_repeats_too_much_is_set_aside(yard: Yard) -> None:
     x, y = drawn(60, 1)
     yard.put("first.npz", x=x, y=y)
@@ -489,10 +521,6 @@ def test_the_rules_example_is_one() -> None:
 
 
 def test_floats_far_from_the_training_range_are_dropped_and_counted(tmp_path: Path) -> None:
-    from limbeck.data import splits
-    from limbeck.data.sources.source import Source, in_memory
-    from limbeck.params import SplitParams
-
     chance = np.random.default_rng(0)
     x = chance.normal(0, [1, 100], (200, 2)).astype(np.float32)
     part = in_memory(x, np.arange(200) % 2)
