@@ -26,9 +26,8 @@ from flows.refreshing.approval import Approval, NotYet
 from flows.refreshing.climbing import Refresh
 from flows.refreshing.requesting import fulfil
 from flows.refreshing.shipping import Approve, Say
-from flows.refreshing.standing import Waits, made_in
+from flows.refreshing.standing import Waits, made_in, models_of
 from flows.turns import Busy
-from limbeck import params as params_file
 from limbeck.errors import ContractBroken, LimbeckError
 from limbeck.refresh import requests
 from limbeck.refresh import rules as rules_file
@@ -75,7 +74,7 @@ def refresh(
         base = workspace.locate(recipe, folder)
         chosen = rules_file.load(rules_file.find(base, environment.ROOT, rules))
         asked = requests.read(request) if request else None
-        targets = target or list(params_file.load(base / "params.yaml").targets)
+        targets = target or list(models_of(base))
     except LimbeckError as error:
         return Failed(message=str(error), data=error)
     said, failures = list[str](), list[LimbeckError]()
@@ -137,8 +136,7 @@ def _standing(
 
 def _is_fulfilled(base: Path, rules: Rules, classes: Sequence[str]) -> bool:
     try:
-        targets = params_file.load(base / "params.yaml").targets
-        return all(Refresh.quiet(base, name, rules).knows(classes) for name in targets)
+        return all(Refresh.quiet(base, name, rules).knows(classes) for name in models_of(base))
     except LimbeckError:  # a target without a champion cannot know them
         return False
 
@@ -204,7 +202,7 @@ def main(
             standing = _standing(base, chosen, print, told, failures, dry=True)
             print(*told, *failures, sep="\n", end="\n" if told or failures else "")
             classes = tuple(dict.fromkeys(name for names in standing.values() for name in names))
-            for name in target or list(params_file.load(base / "params.yaml").targets):
+            for name in target or list(models_of(base)):
                 one = Refresh.quiet(base, name, chosen, say=print)
                 print(f"{one.model}: {one.run(asked, standing=classes, anyway=anyway, dry=True)}")
             return

@@ -14,7 +14,7 @@ import yaml
 from flows import workspace
 from flows.refreshing.climbing import Refresh
 from flows.refreshing.shipping import RunStages, Say
-from flows.refreshing.standing import appoint, keep, place_of, registered, turn
+from flows.refreshing.standing import appoint, keep, models_of, note_added, place_of, registered, turn
 from limbeck import params as params_file
 from limbeck.refresh import requests
 from limbeck.refresh.requests import Meaning, TaskRequest
@@ -49,7 +49,10 @@ def fulfil(
         keep(place.with_suffix(".yaml"), text)
         workspace.create(place, place.with_suffix(".yaml"), links=True)
         run_stages(place, target, "register")
-        return f"{model}: {_serve(base, model, place, target, rules, meaning.why, say)}: {meaning.why}"
+        served = _serve(base, model, place, target, rules, meaning.why, say)
+        if request.add_target is not None:
+            note_added(base, model, target)
+    return f"{model}: {served}: {meaning.why}"
 
 
 def _serve(base: Path, model: str, place: Path, target: str, rules: Rules, why: str, say: Say) -> str:
@@ -66,9 +69,9 @@ def _serve(base: Path, model: str, place: Path, target: str, rules: Rules, why: 
 
 def _meaning(base: Path, request: TaskRequest, rules: Rules) -> Meaning:
     raw: dict[str, Any] = yaml.safe_load((base / "params.yaml").read_text(encoding="utf-8"))
-    params_file.load(base / "params.yaml")
+    models = models_of(base)
     if request.add_target is not None:
-        return requests.for_target(request.add_target, raw)
+        return requests.for_target(request.add_target, raw, models)
     asked = request.change_budget
     assert asked is not None, "classes are for the ladder"
     one = Refresh.quiet(base, asked.target, rules)

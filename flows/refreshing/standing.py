@@ -1,6 +1,7 @@
 """What stands: the champion of one target, the workspace that it was made in, and what that workspace measured."""
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ from flows import environment
 from flows.turns import alone
 from limbeck import ledger
 from limbeck import params as params_file
-from limbeck.atomic import replace
+from limbeck.atomic import replace, write_json
 from limbeck.components import nearest
 from limbeck.data.prepared import read_meta
 from limbeck.edge import manifest as manifest_file
@@ -22,6 +23,9 @@ from limbeck.refresh import gate, story
 from limbeck.refresh.story import Story
 from limbeck.tracking import promotion, registry
 from limbeck.tracking.server import home_of, tracking_uri
+
+ADDED = "added.json"
+"""Below `place_of` a model: whose target it is, where a request added that to those of params.yaml."""
 
 
 class Waits(LimbeckError):
@@ -45,11 +49,11 @@ class Standing:
 
     def __init__(self, base: Path, target: str, threads: int) -> None:
         self.base, self.target, self.threads = base, target, threads
-        params = params_file.load(base / "params.yaml")
-        if target not in params.targets:
-            raise ParamsError(f"no target {target!r}; {nearest(target, list(params.targets))}")
-        self.model = f"{params.name}-{target}"
-        self.uri = tracking_uri(params.tracking.uri, base)
+        models = models_of(base)
+        if target not in models:
+            raise ParamsError(f"no target {target!r}; {nearest(target, list(models))}")
+        self.model = models[target]
+        self.uri = tracking_uri(params_file.load(base / "params.yaml").tracking.uri, base)
         self.place = place_of(self.model)
 
     def champion(self) -> tuple[str, Path]:
@@ -179,13 +183,40 @@ def made_in(model: str) -> tuple[Path, str] | None:
     """The workspace and target of a registered model: of the project, or of one in work/; None: of neither."""
     for file in (environment.ROOT / "params.yaml", *sorted(environment.ROOT.glob("work/*/params.yaml"))):
         try:
-            params = params_file.load(file)
+            models = models_of(file.parent)
         except ParamsError:  # not ours to judge here
             continue
-        for target in params.targets:
-            if f"{params.name}-{target}" == model:
+        for target, made in models.items():
+            if made == model:
                 return file.parent, target
     return None
+
+
+def models_of(base: Path) -> dict[str, str]:
+    """The registered models of a workspace by target: targets of its params.yaml, then those that requests added to it.
+
+    Raises:
+        ParamsError: params.yaml is not right.
+
+    """
+    params, own = params_file.load(base / "params.yaml"), _from_root(base)
+    models = {target: f"{params.name}-{target}" for target in params.targets}
+    for file in sorted(environment.ROOT.glob(f"work/refresh/*/{ADDED}")):
+        added = json.loads(file.read_text(encoding="utf-8"))
+        model = f"{params.name}-{added['target']}"
+        if (added["workspace"], file.parent.name) == (own, model):  # another name in params.yaml is another model
+            models[added["target"]] = model
+    return models
+
+
+def note_added(base: Path, model: str, target: str) -> None:
+    """Write down that a request added a target to a workspace: it is refreshed from now on."""
+    write_json(place_of(model) / ADDED, {"workspace": _from_root(base), "target": target})
+
+
+def _from_root(base: Path) -> str:
+    """A workspace as the project names it, wherever that moves."""
+    return os.path.relpath(base, environment.ROOT)
 
 
 def registered(place: Path, target: str) -> str:

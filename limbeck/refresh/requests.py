@@ -12,7 +12,7 @@ A file NAME.request.yaml in the drop folder stands until it is fulfilled. What i
 import copy
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -162,14 +162,19 @@ def for_classes(
     return Meaning(why, start=start, new_classes=new)
 
 
-def for_target(added: AddTarget, base: Mapping[str, Any]) -> Meaning:
+def for_target(added: AddTarget, base: Mapping[str, Any], known: Collection[str]) -> Meaning:
     """A new target: the whole chain for it alone, from the data, teacher and soft labels that are there.
+
+    Args:
+        added: its name and section.
+        base: params.yaml, parsed.
+        known: targets that are there, those that other requests added among them.
 
     Raises:
         ParamsError: there is one of that name, or the section cannot be used.
 
     """
-    if added.name in base["targets"]:
+    if added.name in known:
         raise ParamsError(
             f"add_target: {added.name} is there already; choose another name, or ask to change_budget of {added.name}."
         )

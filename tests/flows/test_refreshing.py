@@ -22,7 +22,7 @@ from limbeck.errors import ContractBroken, DataError, LimbeckError, ParamsError
 from limbeck.refresh import rules as rules_file
 from limbeck.refresh import story as story_file
 from limbeck.refresh.looking import Look
-from limbeck.refresh.requests import Meaning, TaskRequest
+from limbeck.refresh.requests import AddTarget, Meaning, TaskRequest
 from limbeck.refresh.rungs import Feedback
 from limbeck.refresh.story import Story, Try
 from limbeck.refresh.worlds import Group
@@ -529,3 +529,58 @@ def test_a_request_waits_for_its_turn_with_the_model(base: Path, monkeypatch: py
     monkeypatch.setattr(requesting, "_meaning", lambda *_: meaning)
     with turn("tiny-phone"), pytest.raises(Busy, match="tiny-phone is being refreshed already"):
         requesting.fulfil(base, TaskRequest(new_classes=("a",)), RULES, run_stages=lambda *_: None, say=lambda _: None)
+
+
+WATCH = AddTarget(name="watch", params=yaml.safe_load(TINY.read_text())["targets"]["phone"])
+
+
+@pytest.fixture
+def watch(base: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The workspace of a target that a request added; it has been made and is the champion."""
+    made = list[Path]()
+
+    def run(place: Path, target: str, until: str) -> None:
+        assert (target, until) == ("watch", "register")
+        write_json(place / "registry/watch.json", {"identity": STANDS, "variant": "model.int8"})
+        shutil.copy(place.with_suffix(".yaml"), place / "params.yaml")
+        made.append(place)
+
+    monkeypatch.setattr(requesting, "appoint", lambda place, target, why: "1")
+    monkeypatch.setattr(standing.registry, "champion_of", lambda model, *, uri: ("1", STANDS))
+    said = requesting.fulfil(base, TaskRequest(add_target=WATCH), RULES, run_stages=run, say=lambda _: None)
+    assert said.startswith("tiny-watch: champion: version 1: target watch added")
+    return made[0]
+
+
+def test_a_target_that_a_request_added_is_refreshed_like_those_of_params_yaml(base: Path, watch: Path) -> None:
+    assert standing.models_of(base) == {"phone": "tiny-phone", "sensor": "tiny-sensor", "watch": "tiny-watch"}
+    assert standing.made_in("tiny-watch") == (base, "watch"), "a champion that changes is known for ours"
+    one = Refresh.quiet(base, "watch", RULES)
+    assert one.champion() == ("1", watch)
+    assert one.params(watch)["targets"] == {"watch": WATCH.params}
+    assert "watch" not in (base / "params.yaml").read_text(), "which stays as the user wrote it"
+
+
+def test_a_target_that_a_request_added_is_its_workspaces_alone_and_is_added_once(base: Path, watch: Path) -> None:
+    other = base / "work/other"
+    other.mkdir(parents=True)
+    shutil.copy(TINY, other / "params.yaml")
+    assert [*standing.models_of(other)] == ["phone", "sensor"]
+    with pytest.raises(
+        ParamsError, match="watch is there already; choose another name, or ask to change_budget of watch"
+    ):
+        requesting.fulfil(base, TaskRequest(add_target=WATCH), RULES, run_stages=never, say=lambda _: None)
+
+
+def test_a_target_whose_contract_was_broken_is_not_there(base: Path) -> None:
+    with pytest.raises(ContractBroken, match="too large"):
+        requesting.fulfil(base, TaskRequest(add_target=WATCH), RULES, run_stages=broken, say=lambda _: None)
+    assert [*standing.models_of(base)] == ["phone", "sensor"]
+
+
+def never(*_: Any) -> None:
+    raise AssertionError("nothing was to run")
+
+
+def broken(*_: Any) -> None:
+    raise ContractBroken("too large")

@@ -99,3 +99,4 @@ def test_a_tighter_budget_and_a_new_target_are_files_that_stand_until_they_are_f
     assert "tiny-watch: champion: version 1" in made.run(*REFRESH).stdout
     assert registry.champion_of("tiny-watch", uri=uri) is not None
     assert (made / "drop/.taken/watch.request.yaml").is_file()
+    assert "tiny-watch: no new window: nothing to do" in made.run(*REFRESH[:-1], "watch").stdout, "it is refreshed, too"

@@ -71,15 +71,17 @@ def test_classes_that_cannot_be_learned_are_refused(
 
 def test_a_target_that_is_added_takes_the_labels_that_are_there(base: dict[str, Any]) -> None:
     section = copy.deepcopy(base["targets"]["sensor"])
-    meaning = requests.for_target(AddTarget(name="watch", params=section), base)
+    known = (*base["targets"], "clock")
+    meaning = requests.for_target(AddTarget(name="watch", params=section), base, known)
     made = meaning.params["watch"]
     assert {key: made[key] for key in made if key != "targets"} == {key: base[key] for key in base if key != "targets"}
     assert made["targets"] == {"watch": section}
-    with pytest.raises(ParamsError, match=r"sensor is there already; choose another name, or ask to change_budget"):
-        requests.for_target(AddTarget(name="sensor", params=section), base)
+    for name in ("sensor", "clock"):
+        with pytest.raises(ParamsError, match=f"{name} is there already; choose another name, or ask to change_budget"):
+            requests.for_target(AddTarget(name=name, params=section), base, known)
     del section["contract"]
     with pytest.raises(ParamsError, match=r"add_target cannot be used:\n  targets.watch.contract: missing"):
-        requests.for_target(AddTarget(name="watch", params=section), base)
+        requests.for_target(AddTarget(name="watch", params=section), base, known)
 
 
 def latency(size: float) -> dict[str, Any]:
