@@ -6,6 +6,7 @@ the request has said yes to it: nobody is asked again.
 """
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ from flows.refreshing.climbing import Refresh
 from flows.refreshing.shipping import RunStages, Say
 from flows.refreshing.standing import appoint, keep, models_of, note_added, place_of, registered, turn
 from limbeck import params as params_file
+from limbeck.data.prepared import read_meta
 from limbeck.refresh import requests
 from limbeck.refresh.requests import Meaning, TaskRequest
 from limbeck.refresh.rules import Rules
-from limbeck.refresh.rungs import Champion
+from limbeck.refresh.rungs import Champion, Rates, Work
 from limbeck.tracking import registry
 from limbeck.tracking.server import tracking_uri
 
@@ -31,16 +33,17 @@ def fulfil(
 
     Raises:
         ParamsError: what comes out cannot be used.
+        DataError: the data that it takes are not what `prepare` writes.
         Busy: the model is being refreshed.
         ContractBroken: the result does not keep its contract.
         LimbeckError: a stage failed, or the registry does not answer.
 
     """
-    meaning = _meaning(base, request, rules)
+    meaning, origin = _meaning(base, request, rules)
     ((target, params),) = meaning.params.items()
     model = f"{params['name']}-{target}"
     if dry:
-        return f"{model}: would run its whole chain: {meaning.why}"
+        return f"{model}: would run its whole chain, {_cost(origin, target, params, rules.rates)}: {meaning.why}"
     say(f"{model}: {meaning.why}")
     params["tracking"]["champion_margin"] = None
     text = yaml.safe_dump(params, sort_keys=False, allow_unicode=True)
@@ -67,17 +70,34 @@ def _serve(base: Path, model: str, place: Path, target: str, rules: Rules, why: 
     return f"canary: version {version}, for {share:.0%} of the fleet first"
 
 
-def _meaning(base: Path, request: TaskRequest, rules: Rules) -> Meaning:
+def _cost(origin: Path, target: str, params: dict[str, Any], rates: Rates) -> str:
+    """What a request takes, in words; a teacher and soft labels that are there are not made again."""
+    if not (origin / "data").is_dir():
+        return f"at a cost that is known once {origin} has data (make run)"
+    num_train = read_meta(origin / "data").counts["train"]
+    asked = params_file.checked(params, "request")
+    section, work = asked.targets[target], Work.of(asked, target, num_train)
+    is_trained = section.student.warm is None or section.student.warm.tune != "nothing"
+    if is_trained and getattr(section.distill, "control", False):  # as long again: its twin without a teacher
+        work = replace(work, student=work.student + section.student.train.epochs * num_train)
+    if (origin / "labels").is_dir():
+        work = replace(work, label=0, teacher=0)
+    return f"about {work.seconds(rates):.0f} s ({num_train:,} samples at the rates of refresh.yaml)"
+
+
+def _meaning(base: Path, request: TaskRequest, rules: Rules) -> tuple[Meaning, Path]:
+    """What a request asks for, and the workspace whose data, teacher and soft labels it takes."""
     raw: dict[str, Any] = yaml.safe_load((base / "params.yaml").read_text(encoding="utf-8"))
     models = models_of(base)
     if request.add_target is not None:
-        return requests.for_target(request.add_target, raw, models)
+        return requests.for_target(request.add_target, raw, models), base
     asked = request.change_budget
     assert asked is not None, "classes are for the ladder"
     one = Refresh.quiet(base, asked.target, rules)
     _, place = one.champion()
     _, _, latency = one.measured(place)
-    return requests.for_budget(
+    meaning = requests.for_budget(
         asked, one.params(place), Champion.of(place, asked.target),
         variant=one.variant(place), latency=latency, rules=rules.requests,
     )  # fmt: skip
+    return meaning, place

@@ -22,7 +22,7 @@ from limbeck.errors import ContractBroken, DataError, LimbeckError, ParamsError
 from limbeck.refresh import rules as rules_file
 from limbeck.refresh import story as story_file
 from limbeck.refresh.looking import Look
-from limbeck.refresh.requests import AddTarget, Meaning, TaskRequest
+from limbeck.refresh.requests import AddTarget, ChangeBudget, Meaning, TaskRequest
 from limbeck.refresh.rungs import Feedback
 from limbeck.refresh.story import Story, Try
 from limbeck.refresh.worlds import Group
@@ -526,7 +526,7 @@ def test_windows_that_hardly_anybody_labelled_are_named_so_before_anything_is_sp
 def test_a_request_waits_for_its_turn_with_the_model(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     raw = yaml.safe_load((base / "params.yaml").read_text())
     meaning = Meaning("smaller", params={"phone": raw})
-    monkeypatch.setattr(requesting, "_meaning", lambda *_: meaning)
+    monkeypatch.setattr(requesting, "_meaning", lambda *_: (meaning, base))
     with turn("tiny-phone"), pytest.raises(Busy, match="tiny-phone is being refreshed already"):
         requesting.fulfil(base, TaskRequest(new_classes=("a",)), RULES, run_stages=lambda *_: None, say=lambda _: None)
 
@@ -576,6 +576,42 @@ def test_a_target_whose_contract_was_broken_is_not_there(base: Path) -> None:
     with pytest.raises(ContractBroken, match="too large"):
         requesting.fulfil(base, TaskRequest(add_target=WATCH), RULES, run_stages=broken, say=lambda _: None)
     assert [*standing.models_of(base)] == ["phone", "sensor"]
+
+
+def dry_run_of(base: Path, request: TaskRequest) -> str:
+    return requesting.fulfil(base, request, RULES, run_stages=never, say=lambda _: None, dry=True)
+
+
+def test_a_dry_run_of_a_request_says_what_is_not_there_yet_will_cost(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The target of tests/tiny.yaml learns 3 epochs, its twin 3; 1 after the cut, 1 quantized; the teacher 4, of 2 views."""
+    request = TaskRequest(add_target=WATCH)
+    assert f"would run its whole chain, at a cost that is known once {base} has data" in dry_run_of(base, request)
+    (base / "data").mkdir()
+    monkeypatch.setattr(requesting, "read_meta", lambda data: SimpleNamespace(counts={"train": 36_000}))
+    said = dry_run_of(base, request)
+    assert said.startswith(
+        "tiny-watch: would run its whole chain, about 380 s (36,000 samples at the rates of refresh.yaml): "
+    )
+    (base / "labels").mkdir()
+    assert "about 132 s (36,000 samples" in dry_run_of(base, request), "the teacher and its labels are there"
+
+
+def test_a_dry_run_of_another_budget_counts_what_follows_the_champions_student_alone(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, params = base / "work/refresh/tiny-phone/0001/norms", yaml.safe_load(TINY.read_text())
+    for folder in ("data", "labels"):
+        (place / folder).mkdir(parents=True)
+    params["targets"] = {"phone": params["targets"]["phone"]}
+    warm = {"use": "checkpoint", "folder": "champion", "sha256": "a" * 64, "tune": "nothing"}
+    params["targets"]["phone"]["student"]["model"] = warm
+    counts = {place / "data": {"train": 36_000}}
+    monkeypatch.setattr(requesting, "_meaning", lambda *_: (Meaning("smaller", params={"phone": params}), place))
+    monkeypatch.setattr(requesting, "read_meta", lambda data: SimpleNamespace(counts=counts[data]))
+    said = dry_run_of(base, TaskRequest(change_budget=ChangeBudget(target="phone", clauses={"max_size_kb": 9})))
+    assert said.startswith("tiny-phone: would run its whole chain, about 78 s (36,000 samples"), "its recovery and qat"
 
 
 def never(*_: Any) -> None:
