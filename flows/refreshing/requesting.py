@@ -2,7 +2,7 @@
 
 Nothing is gated here: what is asked for differs from what the champion does, so that holding one against the other would say
 nothing. The contract decides, on the file that ships; a share of the fleet takes it first where the rules say so. Whoever made
-the request has said yes to it: nobody is asked again.
+the request has said yes to it: nobody is asked again, and the day's budget neither holds it back nor counts it.
 """
 
 import hashlib
