@@ -5,8 +5,8 @@ What happens in which order stands in `flows.refreshing.climbing`.
 
 import os
 import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,16 +22,12 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
 from flows.pipeline import PipelineFailed, compress
-from flows.refreshing.approval import Approval, NotYet
-from flows.refreshing.climbing import Refresh
-from flows.refreshing.requesting import fulfil
+from flows.refreshing.rounds import Round, serve, served
 from flows.refreshing.shipping import Approve, Say
-from flows.refreshing.standing import Waits, made_in, models_of
-from flows.turns import Busy
-from limbeck.errors import ContractBroken, LimbeckError
+from flows.refreshing.standing import made_in
+from limbeck.errors import ContractBroken, LimbeckError, ParamsError
 from limbeck.refresh import requests
-from limbeck.refresh import rules as rules_file
-from limbeck.refresh.rules import Rules
+from limbeck.refresh.story import Story
 
 
 @flow(name="refresh", persist_result=False)
@@ -43,6 +39,7 @@ def refresh(
     request: Path | None = None,
     anyway: bool = False,
     model: str | None = None,
+    everywhere: bool = False,
     show: bool = False,
 ) -> State[Any]:
     """Take in what landed; where that calls for it, try the ladder's rungs until one passes, and let it ship.
@@ -55,6 +52,7 @@ def refresh(
         request: a task request to fulfil now; those in the drop folder need not be named.
         anyway: a person has looked: act on what nothing was learned from, moved or not.
         model: a registered model, which says target and workspace; one that is made elsewhere is left alone.
+        everywhere: the project, and every workspace in work/ that has a drop folder or windows.
         show: keep the terminal informed (the command line does).
 
     """
@@ -66,79 +64,50 @@ def refresh(
         if show:
             print(line, flush=True)
 
+    said = list[str]()
     try:
         if model is not None:
             if (found := made_in(model)) is None:
                 return Completed(message=f"{model} is made elsewhere")
             folder, target = found[0], [found[1]]
-        base = workspace.locate(recipe, folder)
-        chosen = rules_file.load(rules_file.find(base, environment.ROOT, rules))
-        asked = requests.read(request) if request else None
-        targets = target or list(models_of(base))
+        rounds = _rounds(
+            target, recipe, folder, rules, request, anyway, everywhere,
+            say=say, tell=said.append, complain=said.append, on_terminal=_confirm if show and sys.stdin.isatty() else None,
+        )  # fmt: skip
     except LimbeckError as error:
         return Failed(message=str(error), data=error)
-    said, failures = list[str](), list[LimbeckError]()
-    if asked is not None and asked.new_classes is None:
-        try:
-            return Completed(message=fulfil(base, asked, chosen, run_stages=run_stages, say=say))
-        except LimbeckError as error:
-            return Failed(message=str(error), data=error)
-    standing = _standing(base, chosen, say, said, failures)
-    classes = tuple(dict.fromkeys(name for names in standing.values() for name in names))
-    approval = Approval(chosen.ship.approval_hours, say)
-    approve = _asked(approval, show)
-
-    def one(name: str) -> None:
-        try:
-            refreshed = Refresh(base, name, chosen, run_stages=run_stages, approve=approve, say=say)
-            said.append(f"{refreshed.model}: {refreshed.run(asked, standing=classes, anyway=anyway)}")
-        except NotYet:
-            waiting.append(name)
-        except (Waits, Busy, ContractBroken) as error:  # the champion stays: that is what a gate is for
-            said.append(f"{name}: {error}")
-        except LimbeckError as error:  # one target's trouble is not another's
-            log.error("%s: %s", name, error)
-            failures.append(error)
-
-    waiting = list[str]()
-    for name in targets:
-        one(name)
-    approval.may_wait = True
-    for name in list(waiting):
-        one(name)
-    if failures:
-        return Failed(message="\n".join(map(str, failures)), data=failures[0])
-    for path, names in standing.items():
-        if _is_fulfilled(base, chosen, names):
-            requests.take(path)
-            said.append(f"{path.name} is fulfilled")
+    if failures := serve(rounds):
+        return Failed(message="\n".join(said), data=failures[0])
     return Completed(message="\n".join(said))
 
 
-def _standing(
-    base: Path, rules: Rules, say: Say, said: list[str], failures: list[LimbeckError], *, dry: bool = False
-) -> dict[Path, tuple[str, ...]]:
-    """Requests in the drop folder: the classes that each asks for; what else they ask for is done at once, and told."""
-    standing = {}
-    for path in requests.dropped(base / rules.drop, time.time() - rules.windows.settle_s):
-        try:
-            asked = requests.read(path)
-            if asked.new_classes is not None:
-                standing[path] = asked.new_classes
-                continue
-            said.append(fulfil(base, asked, rules, run_stages=run_stages, say=say, dry=dry))
-            if not dry:
-                requests.take(path)
-        except LimbeckError as error:  # it stays where it is until somebody mends it or takes it away
-            failures.append(error)
-    return standing
+def _rounds(
+    target: list[str] | None, recipe: str | None, folder: Path | None, rules: Path | None, request: Path | None, anyway: bool,
+    everywhere: bool, *, say: Say, tell: Say, complain: Say, on_terminal: Approve | None = None, dry: bool = False,
+) -> list[Round]:  # fmt: skip
+    """The workspaces whose turn it is. Beside the project's own lines, those of others name their workspace.
 
+    Raises:
+        ParamsError: a recipe or request is not there or is none, or `everywhere` is narrowed.
 
-def _is_fulfilled(base: Path, rules: Rules, classes: Sequence[str]) -> bool:
-    try:
-        return all(Refresh.quiet(base, name, rules).knows(classes) for name in models_of(base))
-    except LimbeckError:  # a target without a champion cannot know them
-        return False
+    """
+    if everywhere and (target or recipe or folder or request):
+        raise ParamsError("everywhere serves every workspace: leave out target, recipe, folder and request, or it.")
+    asked = requests.read(request) if request else None
+
+    def of(base: Path) -> Round:
+        is_other = everywhere and base != environment.ROOT
+        named = f"{base.relative_to(environment.ROOT)}: " if is_other else ""
+
+        def naming(to: Say) -> Say:
+            return lambda line: to(f"{named}{line}")
+
+        return Round(
+            base, run_stages, naming(say), naming(tell), naming(complain), tuple(target or ()), rules, asked, anyway,
+            on_terminal=on_terminal, may_lack=is_other, dry=dry,
+        )  # fmt: skip
+
+    return [of(base) for base in (served() if everywhere else [workspace.locate(recipe, folder)])]
 
 
 def run_stages(place: Path, target: str, until: str) -> None:
@@ -159,13 +128,9 @@ def run_stages(place: Path, target: str, until: str) -> None:
         raise KeyboardInterrupt
 
 
-def _asked(approval: Approval, show: bool) -> Approve:
-    """On a terminal the one who sits there is asked."""
-    if not (show and sys.stdin.isatty()):
-        return approval
-    return lambda story, _: (
-        "" if typer.confirm(f"{story.model}: let refresh {story.number} ship?") else "a person said no"
-    )
+def _confirm(story: Story, _: Callable[[], None]) -> str:
+    """The one who sits at the terminal is asked."""
+    return "" if typer.confirm(f"{story.model}: let refresh {story.number} ship?") else "a person said no"
 
 
 def main(
@@ -182,6 +147,12 @@ def main(
     anyway: Annotated[
         bool, typer.Option("--anyway", help="You have looked: act on what nothing was learned from, moved or not.")
     ] = False,
+    everywhere: Annotated[
+        bool,
+        typer.Option(
+            "--everywhere", help="The project, and every workspace in work/ that has a drop folder or windows."
+        ),
+    ] = False,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -190,27 +161,20 @@ def main(
     ] = False,
 ) -> None:
     """Take in new data; where they drifted, find the cheapest repair that passes the gate, and let it ship."""
-    try:
-        if dry_run:
-            base = workspace.locate(recipe, folder)
-            chosen = rules_file.load(rules_file.find(base, environment.ROOT, rules))
-            asked = requests.read(request) if request else None
-            if asked is not None and asked.new_classes is None:
-                print(fulfil(base, asked, chosen, run_stages=run_stages, say=print, dry=True))
-                return
-            told, failures = list[str](), list[LimbeckError]()
-            standing = _standing(base, chosen, print, told, failures, dry=True)
-            print(*told, *failures, sep="\n", end="\n" if told or failures else "")
-            classes = tuple(dict.fromkeys(name for names in standing.values() for name in names))
-            for name in target or list(models_of(base)):
-                one = Refresh.quiet(base, name, chosen, say=print)
-                print(f"{one.model}: {one.run(asked, standing=classes, anyway=anyway, dry=True)}")
-            return
-    except LimbeckError as error:
-        print(error, file=sys.stderr)
-        raise SystemExit(error.exit_code) from None
+    if dry_run:
+        try:
+            failures = serve(
+                _rounds(
+                    target, recipe, folder, rules, request, anyway, everywhere,
+                    say=print, tell=print, complain=partial(print, file=sys.stderr), dry=True,
+                )
+            )  # fmt: skip
+        except LimbeckError as error:
+            print(error, file=sys.stderr)
+            raise SystemExit(error.exit_code) from None
+        raise SystemExit(failures[0].exit_code if failures else 0)
     os.environ.update(guard.start().environment)  # what Prefect starts ends with this process
-    state: Any = refresh(target, recipe, folder, rules, request, anyway, None, show=True, return_state=True)
+    state: Any = refresh(target, recipe, folder, rules, request, anyway, None, everywhere, show=True, return_state=True)
     print(state.message, file=sys.stderr if state.is_failed() else sys.stdout)
     answer = state.result(raise_on_failure=False)
     raise SystemExit(getattr(answer, "exit_code", 1) if state.is_failed() else 0)

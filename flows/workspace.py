@@ -83,6 +83,12 @@ def create(name_or_path: str | Path, params_source: Path, *, own_cache: bool = F
     return folder
 
 
+def having(*folders: str) -> list[Path]:
+    """The project and the workspaces in work/, where they have one of these folders."""
+    places = (ROOT, *sorted(ROOT.glob("work/*")))
+    return [place for place in places if any((place / name).is_dir() for name in folders)]
+
+
 def is_edited(folder: Path) -> bool:
     """Whether a workspace's params.yaml is no longer the recipe's text."""
     taken, params = folder / TAKEN, folder / "params.yaml"

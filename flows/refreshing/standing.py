@@ -34,6 +34,10 @@ class Waits(LimbeckError):
     exit_code = 0
 
 
+class NoChampion(LimbeckError):
+    """There is nothing to refresh: no champion, or one that was made elsewhere."""
+
+
 class Standing:
     """One target and its champion.
 
@@ -60,18 +64,19 @@ class Standing:
         """The version that stands, and the workspace that it was made in.
 
         Raises:
-            LimbeckError: there is none, or it was made elsewhere.
+            NoChampion: there is none, or it was made elsewhere.
+            TrackingError: the server does not answer or fails.
 
         """
         stands = registry.champion_of(self.model, uri=self.uri)
         if stands is None:
-            raise LimbeckError(f"{self.model} has no champion yet; run the pipeline first: make run.")
+            raise NoChampion(f"{self.model} has no champion yet; run the pipeline first: make run.")
         version, identity = stands
         made = [self.base, *(place.parent.parent for place in self.place.glob(f"*/*/registry/{self.target}.json"))]
         for place in made:
             if self.identity(place) == identity:
                 return version, place
-        raise LimbeckError(
+        raise NoChampion(
             f"version {version}, the champion of {self.model}, was made neither in {self.base} nor by a refresh here; a "
             "refresh starts from its checkpoints. Run it where they are, or `make run` and promote what comes out."
         )

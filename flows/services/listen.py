@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from flows import environment
+from flows import environment, workspace
 
 if __name__ == "__main__":
     environment.set_up(quiet_console=True)  # Prefect reads its settings when it is imported
@@ -23,7 +23,7 @@ if __name__ == "__main__":
 import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
 
-from flows.environment import DROP, HOOK_PORT, HOOK_ROUTE, LOST_S, POOL, QUIET_S, ROOT
+from flows.environment import DROP, HOOK_PORT, HOOK_ROUTE, LOST_S, POOL, QUIET_S
 from flows.services.announcing import announce
 from flows.services.hook import Hook
 from flows.services.landing import Drop, Landed
@@ -63,7 +63,7 @@ def main(
         while True:
             try:
                 tender.look()
-                for place in folder or workspaces():
+                for place in folder or workspace.having(DROP):
                     drop = drops.setdefault(place, Drop(place, quiet_s))
                     for landed in drop.look():
                         announce_data(client, landed)
@@ -72,11 +72,6 @@ def main(
             except httpx.HTTPError as error:
                 _say(f"Prefect's server does not answer, again in {every_s:g} s: {error!r}")
             time.sleep(every_s)
-
-
-def workspaces() -> list[Path]:
-    """The project and its workspaces, where they have a drop folder."""
-    return [found.parent for found in (ROOT / DROP, *sorted(ROOT.glob(f"work/*/{DROP}"))) if found.is_dir()]
 
 
 def announce_data(client: SyncPrefectClient, landed: Landed) -> None:

@@ -6,13 +6,15 @@ from typing import Any
 
 import yaml
 
-import flows.refresh as module
 from flows import environment
+from flows.refresh import refresh
+from flows.refreshing import rounds
 from flows.refreshing.climbing import Refresh
 from limbeck.refresh.story import Story
 from tests.conftest import ROOT, TINY
 from tests.refresh.stories import judged, story, tried
 
+__all__ = ["refresh"]
 HOME = "LIMBECK_TEST_HOME"
 SHIPPED = "shipped.txt"
 
@@ -48,7 +50,6 @@ def prepare(home: Path, name: str, hours: float) -> dict[str, Any]:
     return {"target": ["phone"], "folder": str(base), "rules": str(base / "refresh.yaml")}
 
 
-module.Refresh = Asks  # type: ignore[misc]
+rounds.Refresh = Asks  # type: ignore[misc]
 if HOME in os.environ:
     environment.ROOT = Path(os.environ[HOME])
-refresh = module.refresh

@@ -440,27 +440,6 @@ def test_a_champion_of_elsewhere_is_not_refreshed(base: Path, monkeypatch: pytes
         Refresh.quiet(base, "phone", RULES).run()
 
 
-def test_requests_in_the_drop_folder_stand_and_one_that_is_none_is_told_and_stops_nothing(
-    base: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from flows import refresh
-
-    drop = base / RULES.drop
-    drop.mkdir()
-    (drop / "evening.request.yaml").write_text("new_classes: [truck]")
-    (drop / "broken.request.yaml").write_text("new_class: [truck]")
-    (drop / "watch.request.yaml").write_text("change_budget: {target: phone, clauses: {max_size_kb: 9}}")
-    hasty = RULES.model_copy(update={"windows": RULES.windows.model_copy(update={"settle_s": -1})})
-    monkeypatch.setattr(refresh, "fulfil", lambda base, request, *_, **__: f"cut for {request.change_budget.clauses}")
-    said: list[str] = []
-    failures: list[LimbeckError] = []
-    stand = refresh._standing(base, hasty, said.append, said, failures)
-    assert stand == {drop / "evening.request.yaml": ("truck",)}
-    assert said == ["cut for {'max_size_kb': 9.0}"]
-    assert "broken.request.yaml is no request" in str(failures[0])
-    assert sorted(path.name for path in drop.iterdir()) == [".taken", "broken.request.yaml", "evening.request.yaml"]
-
-
 def looked(reason: str, *, sources: tuple[str, ...] = (), fires: bool = False, fell: float | None = None) -> Any:
     """As much of a look as decides whether anything is done."""
     moved = () if not sources else (SimpleNamespace(what="concept"),)
