@@ -1,5 +1,6 @@
 """What a refresh is made of; `flows.refresh` runs it.
 
+rounds       a workspace's turn: requests, then target after target
 windows      what landed becomes windows, and each a version of the data
 standing     the champion, where it was made, what it learned from
 climbing     looks, rungs, gate: up to the challenger that passes

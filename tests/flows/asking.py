@@ -6,15 +6,14 @@ from typing import Any
 
 import yaml
 
+import flows.refresh as module
 from flows import environment
-from flows.refresh import refresh
 from flows.refreshing import rounds
 from flows.refreshing.climbing import Refresh
 from limbeck.refresh.story import Story
 from tests.conftest import ROOT, TINY
 from tests.refresh.stories import judged, story, tried
 
-__all__ = ["refresh"]
 HOME = "LIMBECK_TEST_HOME"
 SHIPPED = "shipped.txt"
 
@@ -53,3 +52,4 @@ def prepare(home: Path, name: str, hours: float) -> dict[str, Any]:
 rounds.Refresh = Asks  # type: ignore[misc]
 if HOME in os.environ:
     environment.ROOT = Path(os.environ[HOME])
+refresh = module.refresh
