@@ -23,9 +23,9 @@ def turned(x: NDArray[np.uint8], *, degrees: float) -> NDArray[np.uint8]:
     )[..., None]
 
 
-def rotated(path: Path, count: int, *, seed: int) -> None:
+def rotated(path: Path, count: int, *, seed: int, first: int = 0) -> None:
     """Write `path` (.npz) with so many digits, turned by about 30 degrees."""
-    x, y = samples(slice(count))
+    x, y = samples(slice(first, first + count))
     angles = 30 + 5 * np.random.default_rng(seed).normal(size=count)
     np.savez(
         path, x=np.concatenate([turned(x[i : i + 1], degrees=angle) for i, angle in enumerate(angles.tolist())]), y=y

@@ -1,4 +1,4 @@
-"""The loop for real: a quiet morning, a camera that was turned, a kill in the middle, a better champion."""
+"""The loop for real: a quiet morning, a camera that was turned, a kill in the middle, a better champion, and it stays turned."""
 
 import json
 from pathlib import Path
@@ -32,6 +32,7 @@ def made(origin: Path, tmp_path: Path) -> Clone:
     rules = yaml.safe_load((made / "refresh.yaml").read_text())
     rules["windows"]["settle_s"] = 0
     rules["gate"] |= {"max_loss": 0.05}
+    rules["drift"]["cool_down_hours"] = 0
     (made / "refresh.yaml").write_text(yaml.safe_dump(rules))
     made.flow("--target", "phone")
     (made / "drop").mkdir()
@@ -77,6 +78,9 @@ def test_nothing_is_done_while_nothing_moves_and_a_killed_refresh_ends_in_a_bett
     assert ledger[-1]["why"].startswith(f"refresh 1, {picked.rung}: passes on test")
     assert "tiny-phone: refresh 1" in (made / f"{PLACE}/0001/report.html").read_text()
     assert "no new window: nothing to do" in made.run(*REFRESH).stdout, "it has learned from that one"
+
+    rotated(made / "drop/evening.npz", 600, seed=2, first=900)
+    assert "tiny-phone: no action: nothing moved since noon, which was learned" in made.run(*REFRESH).stdout
 
 
 def test_a_tighter_budget_and_a_new_target_are_files_that_stand_until_they_are_fulfilled(made: Clone) -> None:
