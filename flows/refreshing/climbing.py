@@ -29,7 +29,7 @@ from limbeck.refresh.requests import Meaning, TaskRequest
 from limbeck.refresh.rules import Rules
 from limbeck.refresh.rungs import Champion, Situation, Step, Work
 from limbeck.refresh.story import Judged, Source, Story, Try
-from limbeck.refresh.telling import line
+from limbeck.refresh.telling import estimated, line
 from limbeck.selection import choose
 from limbeck.tracking import registry
 from limbeck.tracking.delivery import Server
@@ -120,16 +120,17 @@ class Refresh(Shipping):
             variant=self.variant(place), contract=params_file.ContractParams.model_validate(self.wanted(place)["contract"]), now=now, last_action=max(acted, default=None),
             act="all" if anyway else "wanted" if meaning else "moved",
         )  # fmt: skip
-        for told_line in looked.lines():
-            self.say(told_line)
-        for name in set(standing) - set(meaning.new_classes if meaning else ()):
-            enough = self.rules.requests.min_class_samples
-            self.say(f"{name} waits: people labelled {labelled.get(name, 0)} samples of it, expected {enough}")
         seen = {
             "report": looked.report.to_json(),
             "estimate": asdict(looked.estimate),
             "feedback": vars(looked.feedback),
         }
+        for told_line in looked.lines():
+            self.say(told_line)
+        self.say(estimated(seen["estimate"]))
+        for name in set(standing) - set(meaning.new_classes if meaning else ()):
+            enough = self.rules.requests.min_class_samples
+            self.say(f"{name} waits: people labelled {labelled.get(name, 0)} samples of it, expected {enough}")
         why = meaning.why if meaning else f"{'a person asked: ' if anyway else ''}{looked.report.reason}"
         if not (meaning or anyway) and (more := looked.calls_for_nothing) is not None:
             if not dry:
@@ -138,6 +139,8 @@ class Refresh(Shipping):
             return f"no action: {why}{more}"
         if not dry:
             self.settle(looked, [folder for folder in looked.settled if folder not in looked.acts])
+        if not looked.acts:
+            return f"no action: {why}, but the labels contradict what was learned. Where they are right: --anyway"
         if meaning is None and (few := self.few_labels(looked.acts)):
             return f"no action: {why}, but {few}"
         digests = {read_about(folder).digest for folder in looked.acts}

@@ -38,11 +38,11 @@ class Look:
 
     Attributes:
         groups: of the windows, each judged.
-        acts: the windows that something is to be learned from, where anything is.
-        feedback: what follows for the rungs.
-        estimate: the champion's accuracy on these without their labels, and its error where there are some.
+        acts: the windows that something is to be learned from.
+        feedback: what follows from these for the rungs; from all where there are none.
+        estimate: the champion's accuracy on the same without their labels, and its error where there are some.
         num_known: how many samples of them people labelled.
-        new_classes: of these the champion does not know.
+        new_classes: in any window, which the champion does not know.
         classes: that it knows.
 
     """
@@ -168,15 +168,15 @@ def look(
         _worlds(reference, champion.data, rules), [part.arrived for part in parts.values()], rules.drift,
         seed=rules.seed, now=now, last_action=last_action, classes=meta.classes,
     )  # fmt: skip
-    moved = [
+    asked = [
         group for group in groups if act == "all" or group.report.fires or (act == "wanted" and not group.asks_a_person)
     ]
-    acts = [folder for folder in windows if any(folder in group.folders for group in moved or groups)]
-    chosen = [parts[folder] for folder in acts]
+    acts = [folder for folder in windows if any(folder in group.folders for group in asked)]
+    chosen = [parts[folder] for folder in acts or windows]
     said, is_unsure = together([part.said for part in chosen]), all(part.arrived.is_unsure for part in chosen)
     old = before
     if is_unsure:  # held against those of which it was not sure either
-        old = before.where(_unsure(reference, decisive(moved or groups)))
+        old = before.where(_unsure(reference, decisive(asked or groups)))
     elif any(part.arrived.is_unsure for part in chosen):  # these were not chosen by chance
         chosen = [part for part in chosen if not part.arrived.is_unsure]
         said = together([part.said for part in chosen])

@@ -1,6 +1,6 @@
 """A refresh as a page: what moved, which rungs were tried at what cost, champion beside challenger, what shipped."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,19 +44,23 @@ def _sentence(story: Story) -> str:
 
 def _figures(story: Story) -> Iterator[str]:
     """What was known of the champion on the new samples."""
-    estimate, feedback = story.looked["estimate"], story.looked["feedback"]
-    about = estimate["accuracy"]
-    told = f"Without labels the champion's accuracy on the new samples is put at {_share(about)}"
+    feedback = story.looked["feedback"]
+    yield estimated(story.looked["estimate"])
+    if told := _whose(story):
+        yield told
+    if feedback["stale"]:
+        yield f"{feedback['stale'][0].upper()}{feedback['stale'][1:]}."
+
+
+def estimated(estimate: Mapping[str, Any]) -> str:
+    """What agreement with the teacher says of the champion, and how far off that is where people labelled some (`LabelFree`)."""
+    told = f"Without labels the champion's accuracy on the new samples is put at {_share(estimate['accuracy'])}"
     if estimate["true"] is not None:
         told += (
             f"; people labelled {estimate['num_known']:,} of them: {_share(estimate['true'])}, so that estimate is off by "
             f"{100 * estimate['error']:+.1f} points"
         )
-    yield f"{told}."
-    if told := _whose(story):
-        yield told
-    if feedback["stale"]:
-        yield f"{feedback['stale'][0].upper()}{feedback['stale'][1:]}."
+    return f"{told}."
 
 
 def _whose(story: Story) -> str:

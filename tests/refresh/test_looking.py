@@ -116,7 +116,8 @@ def test_it_acts_on_what_moved_and_settles_the_rest(champion: Champion, rules: R
 
 def test_where_nothing_moved_the_figures_are_of_all(champion: Champion, rules: Rules, still: Path) -> None:
     found = look(champion, rules, still)
-    assert (found.calls_for_nothing, found.acts, found.settled) == ("", (still,), [still])
+    assert (found.calls_for_nothing, found.acts, found.settled) == ("", (), [still])
+    assert found.feedback == look(champion, rules, still, act="all").feedback
 
 
 def test_labels_are_told_apart_by_name_and_a_class_it_never_met_is_no_mistake_of_the_champion(
