@@ -33,6 +33,8 @@ SIDE = 8
 """Cells per side of an image made coarse."""
 MOST_CELLS = 64
 """Cells of any other sample made coarse."""
+MOST_DRAWN_FROM = 10**9
+"""Numpy draws without replacement from fewer; from so many it makes no difference."""
 
 
 @dataclass(frozen=True)
@@ -337,9 +339,18 @@ def _rounded(values: Values, growth: float) -> Values:
 
 
 def _spread(counts: Mapping[float, int], most: int, generator: np.random.Generator) -> Values:
-    """Every value as often as it was counted, in no order; of more than `most`, so many draws."""
+    """Every value as often as it was counted, in no order; of more than `most`, so many of them.
+
+    None is drawn twice: with replacement, of hardly more than `most`, the draws would scatter more than tests believe.
+    """
     values, total = sorted(counts), sum(counts.values())
     times: Sequence[int] | NDArray[np.int64] = [counts[value] for value in values]
     if total > most:
-        times = generator.multinomial(most, np.array(times, np.float64) / total)
+        is_vast = total >= MOST_DRAWN_FROM
+        shares = np.array(times, np.float64) / total
+        times = (
+            generator.multinomial(most, shares)
+            if is_vast
+            else generator.multivariate_hypergeometric(times, most, method="marginals")
+        )
     return generator.permutation(np.repeat(np.array(values, np.float64), times))

@@ -139,6 +139,16 @@ def test_reports_add_up_to_no_more_than_asked_for() -> None:
     assert class_counts(heard.predicted_N, heard.predicted_N)[0] / 1000 == pytest.approx([0.75, 0, 0, 0.25], abs=0.05)  # type: ignore[arg-type]
 
 
+def test_no_answer_is_drawn_twice() -> None:
+    report = {
+        "confidence": {"growth": 1.02, "count": 100, "buckets": {str(bucket): 1 for bucket in range(950, 1050)}},
+        "predicted": {},
+        "inputs": {},
+    }
+    heard = told([report], max_samples=99, seed=0)
+    assert len(np.unique(heard.confidence_N)) == 99  # type: ignore[arg-type]
+
+
 def test_of_many_classes_devices_tell_no_prior() -> None:
     report = {"confidence": {"growth": 1.02, "count": 1, "buckets": {"1000": 9}}, "predicted": {}, "inputs": {}}
     heard = told([report], max_samples=10, seed=0)
