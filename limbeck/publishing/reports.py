@@ -1,4 +1,4 @@
-"""What devices told of a canary and of the champion, one word per device and version.
+"""What devices told of a version: one word per device to judge a canary by, or the last day of each.
 
     REPORTS/DEVICE/TIME-SERIAL-DIGEST-RANDOM.json       written by `limbeck.edge.spool`, or by whoever has an account
 
@@ -13,9 +13,11 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from hashlib import sha256
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic_core import from_json
 
 from limbeck.edge import bundle
 from limbeck.edge.trust import share_of
@@ -34,6 +36,10 @@ SLACK_S = 3600
 """By which a device's clock may be ahead."""
 SPAN_S = 24 * 3600
 """A report tells of this much time at most: it is named by its beginning."""
+MAX_HEARD = 100
+"""Devices whose last day is read, the first by their hash."""
+MAX_HOURS = 24
+"""The newest reports of that day that are read; one is written every hour."""
 DEVICE = re.compile(r"[0-9a-f]{16}")
 FILE = re.compile(r"(\d{8}T\d{6}Z)-(\d{1,9}-[0-9a-f]{16})-[0-9a-f]{8}\.json")
 
@@ -225,13 +231,54 @@ class _Reader:
                 yield report
 
     def _parse(self, content: bytes | None, device: str, key: str) -> "_Event | _Usage | None":
-        try:
-            report = _REPORT.validate_json(content or b"")
-        except ValidationError:
-            return None
-        is_meant = (report.device, report.model, report.bundle) == (device, self.model, key)
-        moment = report.time if isinstance(report, _Event) else report.to
-        return report if is_meant and moment <= self.now + SLACK_S else None
+        return _parsed(content, (device, self.model, key), self.now)
+
+
+def last_days(place: Place, model: str, serial: int, *, now: float | None = None) -> dict[str, list[dict[str, Any]]]:
+    """By device the reports of use of the last day on which it told of a version, parsed, where that is not long ago.
+
+    A day, because whoever is heard of its last hour alone sees the night by night. Each report tells of other answers.
+
+    Args:
+        place: where they tell it.
+        model: name of the registered model; its bundles were kept at the place.
+        serial: the version.
+        now: Unix time.
+
+    Raises:
+        TrackingError: the server does not answer or fails.
+
+    """
+    moment = time.time() if now is None else now
+    keys = {bundle.key_of(serial, digest) for digest in place.kept(model)}
+    found, latest = dict[str, list[dict[str, Any]]](), _stamp(moment + SLACK_S)
+    if not keys:
+        return found
+    devices = (device for device in place.reporters() if DEVICE.fullmatch(device))
+    for device in sorted(devices, key=lambda device: sha256(device.encode()).digest()):
+        named = [match for match in map(FILE.fullmatch, place.told(device)) if match is not None]
+        ours = sorted((match for match in named if match[2] in keys and match[1] <= latest), key=lambda match: match[0])
+        if not ours or ours[-1][1] < _stamp(moment - ACTIVE_S):
+            continue
+        read = [(place.hear(device, match[0]) or b"", match[2]) for match in ours[-MAX_HOURS:]]
+        reports = [(_parsed(content, (device, model, key), moment), content) for content, key in read]
+        uses = [(report.to, content) for report, content in reports if isinstance(report, _Usage)]
+        last = max((ended for ended, _ in uses), default=0.0)
+        found[device] = [from_json(content) for ended, content in uses if ended > last - SPAN_S]
+        if len(found) == MAX_HEARD:
+            break
+    return {device: said for device, said in found.items() if said}
+
+
+def _parsed(content: bytes | None, whose: tuple[str, str, str], now: float) -> "_Event | _Usage | None":
+    """A report that is one, says of itself what its place says (device, model, bundle), and is of no later time."""
+    try:
+        report = _REPORT.validate_json(content or b"")
+    except ValidationError:
+        return None
+    is_meant = (report.device, report.model, report.bundle) == whose
+    moment = report.time if isinstance(report, _Event) else report.to
+    return report if is_meant and moment <= now + SLACK_S else None
 
 
 def reasons(words: tuple[Word, ...], most: int = 3) -> list[str]:

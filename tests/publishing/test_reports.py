@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from limbeck.edge import spool
-from limbeck.publishing.reports import FILE, Evidence, Word, gather, reasons
+from limbeck.publishing.reports import FILE, MAX_HEARD, Evidence, Word, gather, last_days, reasons
 from limbeck.publishing.serving import Canary, Publisher
 from tests.publishing.fleet import Fleet, devices, key_of, stamp, usage
 from tests.tracking.conftest import MODEL
@@ -174,6 +174,55 @@ def test_files_are_named_as_devices_name_them(canary: Canary) -> None:
     found = FILE.fullmatch(f"{spool.new_name(key_of(canary.served))}.json")
     assert found is not None
     assert found[2] == key_of(canary.served)
+
+
+# The last day of each device.
+
+HOUR = 3600
+
+
+def days(fleet: Fleet, canary: Canary, now: float = NOW) -> dict[str, list[float]]:
+    """By device the ends of the reports that were read, in hours ago."""
+    found = last_days(fleet, MODEL, canary.served.serial, now=now)
+    return {device: [round((NOW - said["to"]) / HOUR) for said in reports] for device, reports in found.items()}
+
+
+def test_of_each_device_the_last_day_is_heard_on_which_it_told_of_the_version(fleet: Fleet, canary: Canary) -> None:
+    steady, away, gone, other = (f"{number:016x}" for number in range(4))
+    for hours in (0, 1, 23, 25):
+        fleet.tells(steady, canary.served, NOW - hours * HOUR)
+    for hours in (48, 60, 73):
+        fleet.tells(away, canary.served, NOW - hours * HOUR)
+    fleet.tells(gone, canary.served, NOW - 8 * 24 * HOUR)
+    fleet.tells(other, canary.champion, NOW)
+    fleet.gives_up(other, canary.served, NOW)
+    assert days(fleet, canary) == {steady: [23, 1, 0], away: [60, 48]}
+
+
+@pytest.mark.parametrize("how", BROKEN)
+def test_of_a_broken_report_nothing_is_heard(fleet: Fleet, canary: Canary, how: str) -> None:
+    sound, torn = "a" * 16, "b" * 16
+    fleet.tells(sound, canary.served, NOW)
+    fleet.put_report(torn, BROKEN[how](usage(torn, canary.served, NOW)), NOW - HOUR, key_of(canary.served))
+    assert days(fleet, canary) == {sound: [0]}
+
+
+def test_what_is_told_of_a_bundle_that_was_never_kept_is_not_opened(fleet: Fleet, canary: Canary) -> None:
+    fleet.put_report("a" * 16, b"{}", NOW, f"{canary.served.serial}-{'0' * 16}")
+    fleet.hear = None  # type: ignore[assignment, method-assign]
+    assert days(fleet, canary) == {}
+    fleet.kept = lambda model: set()  # type: ignore[method-assign]
+    fleet.reporters = None  # type: ignore[assignment, method-assign]
+    assert days(fleet, canary) == {}, "a server without bundles is not even asked who reports"
+
+
+def test_of_a_large_fleet_a_part_is_heard_and_always_the_same(fleet: Fleet, canary: Canary) -> None:
+    for number in range(MAX_HEARD + 9):
+        fleet.tells(f"{number:016x}", canary.served, NOW)
+    before = days(fleet, canary)
+    fleet.files = dict(reversed(fleet.files.items()))
+    assert len(before) == MAX_HEARD
+    assert days(fleet, canary) == before
 
 
 def test_the_commonest_reasons_come_first() -> None:
