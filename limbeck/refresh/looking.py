@@ -165,7 +165,7 @@ def look(
             found.about.counts.labelled,
         )
     groups = judged(
-        _worlds(reference, champion.data, rules), [part.arrived for part in parts.values()], rules.drift,
+        worlds_of(reference, champion.data, rules), [part.arrived for part in parts.values()], rules.drift,
         seed=rules.seed, now=now, last_action=last_action, classes=meta.classes,
     )  # fmt: skip
     asked = [
@@ -209,8 +209,15 @@ def _index(name: str, known: Sequence[str], new: list[str]) -> int:
     return len(known) + new.index(name)
 
 
-def _worlds(reference: Signals, data: Path, rules: Rules) -> dict[str, Signals]:
-    """All of the validation split, and of each window that was learned from its part of it."""
+def worlds_of(reference: Signals, data: Path, rules: Rules) -> dict[str, Signals]:
+    """All of the validation split, and of each window that was learned from its part of it.
+
+    Args:
+        reference: of the split's seeded choice of at most `drift.max_samples`.
+        data: what the champion was made of.
+        rules: the choice.
+
+    """
     meta = read_meta(data)
     origins = read_origin(data, "validation")
     origins = origins[subsample(len(origins), rules.drift.max_samples, rules.seed)]

@@ -2,6 +2,7 @@
 
 work/refresh/MODEL/
 looks/TIME.json .png      every look at windows that called for nothing
+heard/TIME.json .png      what devices told of another world
 settled.json              digests of the windows that such a look was enough for
 0001/story.json           a refresh
 0001/RUNG/                a workspace for each rung that ran

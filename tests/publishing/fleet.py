@@ -8,12 +8,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from limbeck.edge import bundle, spool
 from limbeck.edge.trust import share_of
 from limbeck.edge.usage import Usage
 from limbeck.publishing.places import Folder
 from limbeck.publishing.serving import Canary, Served
+from limbeck.refresh.gate import answered
 from tests.tracking.conftest import MODEL
 
 BATCH = np.zeros((1, 4), np.uint8)
@@ -87,6 +89,16 @@ def used(calls: int = 100, errors: int = 0, ms: float = 0.5, logit: float = 3.0)
         made.note_error("Fail")
     made.digest()
     return json.dumps(made.report())
+
+
+def asked(file: Path, x: NDArray[Any]) -> dict[str, Any]:
+    """What `limbeck.edge.usage` tells of raw samples [N, ...] that an ONNX file was asked one by one."""
+    made = Usage()
+    for sample, logits in zip(x, np.concatenate([*answered(file, x, threads=1)]), strict=True):
+        made._input_due = 0.0  # every input is looked at
+        made.note(1000, sample[None], logits[None])
+        made.digest()
+    return dict(json.loads(json.dumps(made.report())))
 
 
 def devices(canary: Canary, ours: int, theirs: int) -> tuple[list[str], list[str]]:
