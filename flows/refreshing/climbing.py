@@ -16,6 +16,7 @@ import yaml
 
 from flows import workspace
 from flows.refreshing import windows
+from flows.refreshing.hearing import listen
 from flows.refreshing.shipping import Say, Shipping
 from flows.refreshing.standing import Waits, keep, turn
 from limbeck import params as params_file
@@ -98,9 +99,14 @@ class Refresh(Shipping):
         known = read_meta(champion.data).classes
         standing = tuple(name for name in standing if name not in known)
         wanted = (*(request.new_classes if request and request.new_classes else ()), *standing)
+        uploads = self.uploads
+        listen(
+            uploads, self.place / "heard", champion.data, place / "export" / self.target / f"{self.variant(place)}.onnx",
+            self.rules, model=self.model, version=version, say=self.say, dry=dry,
+        )  # fmt: skip
         aside = windows.take(
             self.base, self.base / self.rules.drop, champion.data, champion.teacher.folder, self.rules.windows,
-            model=self.model, uploads=self.uploads, requested=wanted, root=champion.root, say=self.say,
+            model=self.model, uploads=uploads, requested=wanted, root=champion.root, say=self.say,
         )  # fmt: skip
         settled = set() if anyway else set(_read(self.settled, []))
         pending = windows.pending(self.base, settled | self.learned(place))
@@ -197,7 +203,7 @@ class Refresh(Shipping):
 
     @property
     def uploads(self) -> Place | None:
-        """Where devices put samples; None without a server."""
+        """Where devices put reports and samples; None without a server."""
         return Server(self.uri) if self.uri.startswith("http") else None
 
     def keep_look(self, pending: Sequence[Path], looked: "Look", seen: dict[str, Any], now: datetime) -> None:
