@@ -349,7 +349,7 @@ def summary(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def table(result: Any) -> str:
-    """Two tables in Markdown, of the first seed: rung by rung, those last that were not needed, and window by window."""
+    """Three tables in Markdown: of the first seed rung by rung, those last that were not needed, and window by window; of all seeds."""
     first = result["seeds"][str(SEEDS[0])]
     made = [*first["tried"], *first["others"]]
     rows = [{"rung": "champion", **first["before"]}, *made, {"rung": "everything anew", **first["anew"]}]
@@ -366,7 +366,16 @@ def table(result: Any) -> str:
         f"| {name} | {' | '.join(_percent(first[column]['windows'][name]) for column in columns)} |"
         for name in first["before"]["windows"]
     ]
+    lines += ["", "| seed | rung | new windows % | old samples % | CPU s |", "|---|---|---|---|---|"]
+    lines += [
+        f"| {seed} | {each['after']['rung']} | {_moved(each, 'new')} | {_moved(each, 'old')} | {each['cpu_s']:,.0f} |"
+        for seed, each in result["seeds"].items()
+    ]
     return "\n".join(lines)
+
+
+def _moved(seed: Any, samples: str) -> str:
+    return f"{_percent(seed['before'][samples])} -> {_percent(seed['after'][samples])}"
 
 
 def _percent(share: float | None) -> str:

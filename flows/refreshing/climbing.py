@@ -22,8 +22,8 @@ from flows.refreshing.standing import Waits, keep, turn
 from limbeck import params as params_file
 from limbeck.atomic import replace, write_json
 from limbeck.data.prepared import read_meta, read_origin
-from limbeck.data.window import read_about
-from limbeck.errors import ContractBroken, LimbeckError
+from limbeck.data.window import labelled_in, read_about
+from limbeck.errors import ContractBroken, LimbeckError, PublishingError, TrackingError
 from limbeck.publishing.places import Place
 from limbeck.refresh import gate, requests, rungs, story
 from limbeck.refresh.requests import Meaning, TaskRequest
@@ -96,6 +96,10 @@ class Refresh(Shipping):
         """Take in what landed, look at it, and open a story where that, or a request, calls for one."""
         version, place = self.champion()
         champion = Champion.of(place, self.target)
+        if champion.lost_root:
+            self.say(
+                f"{champion.lost_root} is not the data any more that this began with: what was replayed last is again"
+            )
         known = read_meta(champion.data).classes
         standing = tuple(name for name in standing if name not in known)
         wanted = (*(request.new_classes if request and request.new_classes else ()), *standing)
@@ -115,39 +119,46 @@ class Refresh(Shipping):
             return f"no new window: nothing to do{told_aside}"
         if told and told[-1].outcome == "canary" and self.is_canary(told[-1]):
             return f"version {told[-1].version} is a canary; nothing else is tried until it is the champion or was taken back"
-        from limbeck.refresh.looking import labelled_in, look
+        from limbeck.refresh.looking import look, unknown_rows
 
-        labelled = labelled_in(pending)
-        meaning = self.meaning(request or requests.ready(standing, labelled, self.rules.requests), place, labelled)
-        now = datetime.now(UTC)
+        if again := [folder for folder in pending if not len(unknown_rows(folder, champion.data))]:
+            pending = [folder for folder in pending if folder not in again]
+            if not dry:
+                self.settle(again)
+            if not pending:
+                return "no new sample: labels came late, for samples that the champion was made of"
+
+        def meant(folders: Sequence[Path]) -> Meaning | None:
+            labelled = labelled_in(folders)
+            return self.meaning(request or requests.ready(standing, labelled, self.rules.requests), place, labelled)
+
+        meaning, now = meant(pending), datetime.now(UTC)
         acted = [each.ended for each in told if each.outcome in SPENT and each.ended]
         looked = look(
             place, self.target, champion, pending, self.rules,
             variant=self.variant(place), contract=params_file.ContractParams.model_validate(self.wanted(place)["contract"]), now=now, last_action=max(acted, default=None),
-            act="all" if anyway else "wanted" if meaning else "moved",
+            act="all" if anyway else "wanted" if meaning else "moved", new_classes=meaning.new_classes if meaning else (),
         )  # fmt: skip
         seen = {
             "report": looked.report.to_json(),
             "estimate": asdict(looked.estimate),
             "feedback": vars(looked.feedback),
         }
-        for told_line in looked.lines():
+        for told_line in (*looked.lines(), estimated(seen["estimate"])):
             self.say(told_line)
-        self.say(estimated(seen["estimate"]))
         for name in set(standing) - set(meaning.new_classes if meaning else ()):
-            enough = self.rules.requests.min_class_samples
-            self.say(f"{name} waits: people labelled {labelled.get(name, 0)} samples of it, expected {enough}")
+            enough, labelled = self.rules.requests.min_class_samples, labelled_in(pending).get(name, 0)
+            self.say(f"{name} waits: people labelled {labelled} samples of it, expected {enough}")
         why = meaning.why if meaning else f"{'a person asked: ' if anyway else ''}{looked.report.reason}"
+        if not dry:
+            self.settle(looked.settled)
+        if meaning and len(looked.acts) < len(pending) and meant(looked.acts) != meaning:
+            return f"no action: {why}, but labels contradict what was learned. Where they are right: --anyway"
         if not (meaning or anyway) and (more := looked.calls_for_nothing) is not None:
             if not dry:
                 self.keep_look(pending, looked, seen, now)
-                self.settle(looked, (*looked.settled, *(looked.acts if looked.report.fires else ())))
             return f"no action: {why}{more}"
-        if not dry:
-            self.settle(looked, [folder for folder in looked.settled if folder not in looked.acts])
-        if not looked.acts:
-            return f"no action: {why}, but the labels contradict what was learned. Where they are right: --anyway"
-        if meaning is None and (few := self.few_labels(looked.acts)):
+        if meaning is None and (few := self.few_labels(looked.num_labelled)):
             return f"no action: {why}, but {few}"
         digests = {read_about(folder).digest for folder in looked.acts}
         if told and not anyway and told[-1].has_answered(version, digests, why, now=went_on):
@@ -161,8 +172,8 @@ class Refresh(Shipping):
             windows=looked.acts,
             rules=self.rules.ladder,
             feedback=looked.feedback,
-            new_classes=(new := meaning.new_classes if meaning else ()),
-            unready=tuple(name for name in looked.new_classes if name not in new),
+            new_classes=meaning.new_classes if meaning else (),
+            unready=looked.unready,
         )
         steps = rungs.ladder(
             situation, start=meaning.start.get(self.target) if meaning else None, why=meaning.why if meaning else ""
@@ -186,9 +197,9 @@ class Refresh(Shipping):
         """Whether a share of the fleet still tries what a story shipped."""
         return told.version is not None and registry.is_at(self.model, "canary", told.version, uri=self.uri)
 
-    def few_labels(self, pending: Sequence[Path]) -> str:
-        """Why windows have too few labels for a gate to say anything; empty where they have enough."""
-        labelled, asked = sum(read_about(folder).counts.labelled for folder in pending), self.rules.drift.min_samples
+    def few_labels(self, labelled: int) -> str:
+        """Why so many labels are too few for a gate to say anything; empty where they are enough."""
+        asked = self.rules.drift.min_samples
         if labelled >= asked:
             return ""
         return (
@@ -203,8 +214,14 @@ class Refresh(Shipping):
 
     @property
     def uploads(self) -> Place | None:
-        """Where devices put reports and samples; None without a server."""
-        return Server(self.uri) if self.uri.startswith("http") else None
+        """Where devices put reports and samples; None without a server, or with one that does not let us."""
+        if not self.uri.startswith("http"):
+            return None
+        try:
+            return Server(self.uri)
+        except (PublishingError, TrackingError) as error:
+            self.say(f"nothing of devices is heard: {error}")
+            return None
 
     def keep_look(self, pending: Sequence[Path], looked: "Look", seen: dict[str, Any], now: datetime) -> None:
         """Keep what a look found that calls for nothing, unless the last one found the same."""
@@ -217,11 +234,11 @@ class Refresh(Shipping):
             _draw(at.with_suffix(".png"), looked)
             write_json(at.with_suffix(".json"), {"windows": names, **seen})
 
-    def settle(self, looked: "Look", folders: Sequence[Path]) -> None:
-        """Windows that are not looked at again, unless they may become enough of a class that was asked for."""
-        if folders and not looked.new_classes:
-            digests = [read_about(folder).digest for folder in folders]
-            write_json(self.settled, [*_read(self.settled, []), *digests])
+    def settle(self, folders: Sequence[Path]) -> None:
+        """Windows that are not looked at again."""
+        known = _read(self.settled, [])
+        if digests := [digest for folder in folders if (digest := read_about(folder).digest) not in known]:
+            write_json(self.settled, [*known, *digests])
 
     def meaning(self, request: TaskRequest | None, place: Path, labelled: dict[str, int]) -> Meaning | None:
         """What a request asks of this target's ladder, None without one."""
@@ -254,8 +271,10 @@ class Refresh(Shipping):
         ladder = self.rules.ladder
         new = sum(read_about(folder).counts.labelled for folder in pending)
         held_out = (ladder.split.test or 0.0) + (ladder.split.validation or 0.0) + ladder.split.calibration
-        replayed = read_meta(champion.root or champion.data).counts["train"] * ladder.replay
-        learned = int((read_origin(champion.data, "train") != 0).sum())
+        origins = read_origin(champion.data, "train")
+        learned, replayed = int((origins != 0).sum()), int((origins == 0).sum())
+        if champion.root or not learned:
+            replayed = round(read_meta(champion.root or champion.data).counts["train"] * ladder.replay)
         num_train = round(replayed + learned + new * (1 - held_out))
         work = Work.of(params_file.checked(step.params, step.rung), self.target, num_train)
         return Try.of(step, work, rungs.cost(step, self.target, num_train, self.rules.rates, past))

@@ -125,6 +125,8 @@ class Round:
                 self.tell(f"{name}: {error}")
             else:
                 self.fail(error, f"{name}: ")
+        except OSError as error:
+            self.fail(LimbeckError(f"{error}; give the command again."), f"{name}: ")
 
     def _opened(self, name: str) -> Refresh:
         if self.dry:

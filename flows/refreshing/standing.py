@@ -16,6 +16,7 @@ from limbeck import params as params_file
 from limbeck.atomic import replace, write_json
 from limbeck.components import nearest
 from limbeck.data.prepared import read_meta
+from limbeck.data.window import labelled_in, read_about
 from limbeck.edge import manifest as manifest_file
 from limbeck.errors import LimbeckError, ParamsError
 from limbeck.params import ContractParams
@@ -120,11 +121,12 @@ class Standing:
         return params_file.load(place / "params.yaml").targets[self.target].contract
 
     def wanted(self, place: Path) -> dict[str, Any]:
-        """What a person asked for where a refresh's rungs did otherwise: the target's contract and distill, parsed."""
-        if (place.parent / story.STORY).is_file() and (asked := story.read(place.parent).wanted) is not None:
-            return asked
+        """What a person asked for where a refresh's rungs did otherwise: the target's contract, distill and quantize, parsed."""
         section = _parsed(place)["targets"][self.target]
-        return {key: section[key] for key in ("contract", "distill")}
+        found = {key: section[key] for key in ("contract", "distill", "quantize")}
+        if (place.parent / story.STORY).is_file() and (asked := story.read(place.parent).wanted) is not None:
+            found |= asked
+        return found
 
     def params(self, place: Path) -> dict[str, Any]:
         """The params.yaml of a workspace, parsed, with what a person asked for."""
@@ -133,12 +135,20 @@ class Standing:
         return found
 
     def learned(self, place: Path) -> set[str]:
-        """Digests of the windows that the champion of a workspace, or one before it, has learned from."""
+        """Digests of the windows that the champion of a workspace, or one before it, has learned from.
+
+        One that holds samples of a class which was left out, for there were too few, is learned once they are taken, too.
+        """
         source = yaml.safe_load((place / "params.yaml").read_text(encoding="utf-8"))["data"]["source"]
         if source["use"] != "windows":
             return set()
-        own = {window.digest for window in read_meta(place / "data").windows}
-        return own | self.learned((place / source["base"]).parent)
+        folders, left = [place / folder for folder in source["folders"]], set(source.get("leave_out", ()))
+        waiting = {read_about(folder).digest for folder in folders if left and left & set(labelled_in([folder]))}
+        meta, older = read_meta(place / "data"), (place / source["base"]).parent
+        own = {window.digest for window in meta.windows} - waiting
+        if older == place or not (older / "params.yaml").is_file():  # data that no refresh here made
+            return own | {window.digest for window in meta.learned}
+        return own | self.learned(older)
 
     def measured(self, place: Path) -> tuple[Any, Any, Any]:
         """Manifest, quality.json and latency.json of a workspace's target."""

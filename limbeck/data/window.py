@@ -12,7 +12,8 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -203,3 +204,17 @@ def read_keys(folder: Path) -> list[str]:
     """What each sample of a window was called where it came from."""
     keys: list[str] = json.loads((folder / KEYS).read_text(encoding="utf-8"))
     return keys
+
+
+def labelled_in(windows: Sequence[Path]) -> dict[str, int]:
+    """How many samples of each class people labelled.
+
+    Raises:
+        DataError: a window is not what it should be.
+
+    """
+    counts = Counter[str]()
+    for folder in windows:
+        found = read_window(folder)
+        counts.update(found.about.classes[label] for label in found.y[found.is_by_people].tolist())
+    return dict(counts)

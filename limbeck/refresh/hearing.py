@@ -21,12 +21,11 @@ from numpy.typing import NDArray
 from limbeck.data.prepared import read, read_meta
 from limbeck.drift import Report, Signals, picture
 from limbeck.drift.signals import answers, as_told, joined, statistics, told
-from limbeck.drift.two_samples import subsample
 from limbeck.edge.usage import MAX_CLASSES, describe
 from limbeck.errors import DataError
 from limbeck.pictures import png
 from limbeck.refresh.gate import answered
-from limbeck.refresh.looking import worlds_of
+from limbeck.refresh.looking import rows_of_worlds
 from limbeck.refresh.rules import Rules
 from limbeck.refresh.worlds import Arrived, Group, judged
 
@@ -104,18 +103,23 @@ def hear(
     parts = list(_parts(reports, describe(np.asarray(x[:1])).keys(), len(meta.classes), rules))
     if not parts or (window := joined(parts)).count < rules.drift.min_samples:
         return None
+    worlds = rows_of_worlds(data, rules.drift, rules.seed)
     (group,) = judged(
-        worlds_of(_reference(x, file, rules), data, rules), [Arrived(Path("reports"), window, is_unsure=False)],
-        rules.drift.model_copy(update={"min_kinds": NUM_SOURCES}), seed=rules.seed, now=now, last_action=None, classes=meta.classes,
-    )  # fmt: skip
+        {name: _reference(np.asarray(x[rows]), file, rules) for name, rows in worlds.items()},
+        [Arrived(Path("reports"), window, is_unsure=False)],
+        rules.drift.model_copy(update={"min_kinds": NUM_SOURCES}),
+        seed=rules.seed,
+        now=now,
+        last_action=None,
+        classes=meta.classes,
+    )
     return Heard(group, len(parts), meta.classes)
 
 
 def _reference(x: NDArray[Any], file: Path, rules: Rules) -> Signals:
-    """Of a seeded choice of raw samples [N, ...], as devices would tell it."""
-    drawn = np.asarray(x[subsample(len(x), rules.drift.max_samples, rules.seed)])
-    said = joined([Signals({}, **answers(logits_BK)) for logits_BK in answered(file, drawn, threads=rules.threads)])
-    return as_told(replace(said, inputs=statistics(drawn)))
+    """Of raw samples [N, ...], as devices would tell it."""
+    said = joined([Signals({}, **answers(logits_BK)) for logits_BK in answered(file, x, threads=rules.threads)])
+    return as_told(replace(said, inputs=statistics(x)))
 
 
 def _parts(

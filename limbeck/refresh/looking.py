@@ -1,10 +1,10 @@
 """What is known of a champion before a rung is chosen: whether its world moved, and how it does in the new one."""
 
 import json
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -14,9 +14,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from limbeck import models
-from limbeck.data.prepared import read, read_meta, read_origin
+from limbeck.data.content import fingerprints
+from limbeck.data.prepared import NAMES, read, read_meta, read_origin
+from limbeck.data.sources.arrays import streamed
 from limbeck.data.window import UNLABELLED, read_window
-from limbeck.drift import Report, Signals, picture, signals_of
+from limbeck.drift import DriftRules, Report, Signals, picture, signals_of
+from limbeck.drift.signals import joined
 from limbeck.drift.two_samples import subsample
 from limbeck.edge.usage import softmax
 from limbeck.evaluation import Scores, predict
@@ -30,6 +33,8 @@ from limbeck.refresh.worlds import Arrived, Group, decisive, judged
 from limbeck.windows.agreement import Answers, LabelFree, label_free
 
 Act: TypeAlias = Literal["moved", "wanted", "all"]
+MANY = 10
+"""Times `drift.max_samples`: old samples among which such are looked for of which the champion is not sure."""
 
 
 @dataclass(frozen=True)
@@ -39,20 +44,26 @@ class Look:
     Attributes:
         groups: of the windows, each judged.
         acts: the windows that something is to be learned from.
-        feedback: what follows from these for the rungs; from all where there are none.
+        harmless: groups that moved, and on whose samples, labelled by people, the champion is as good as before.
+        waiting: windows with samples of a class that the champion does not know and is not to learn yet.
+        unready: these classes, of `acts`.
+        feedback: what follows from `acts` for the rungs; from all windows where there are none.
         estimate: the champion's accuracy on the same without their labels, and its error where there are some.
         num_known: how many samples of them people labelled.
-        new_classes: in any window, which the champion does not know.
-        classes: that it knows.
+        num_labelled: how many samples of `acts` have a label, whoever gave it.
+        classes: that the champion knows.
 
     """
 
     groups: tuple[Group, ...]
     acts: tuple[Path, ...]
+    harmless: tuple[Group, ...]
+    waiting: tuple[Path, ...]
+    unready: tuple[str, ...]
     feedback: Feedback
     estimate: LabelFree
     num_known: int
-    new_classes: tuple[str, ...]
+    num_labelled: int
     classes: tuple[str, ...]
 
     @property
@@ -63,21 +74,20 @@ class Look:
     @property
     def calls_for_nothing(self) -> str | None:
         """What to say behind the reason where nothing is to be done about these windows; None where something is."""
-        group, fell = decisive(self.groups), self.feedback.fell
+        group = decisive(self.groups)
+        if self.acts:
+            return None
+        if group in self.harmless:
+            return f", but where people labelled enough to tell ({self.num_known} samples) the champion is as good as before"
         if group.asks_a_person:
             return ". Where the labels are right and the model is not: --anyway"
-        if group.report.cools_down:
-            return ". To act at once: --anyway"
-        if not group.report.fires:
-            return ""
-        if fell is None or fell > 0:
-            return None
-        return f", but the champion is as good there, on {self.num_known} samples that people labelled"
+        return ". To act at once: --anyway" if group.report.cools_down else ""
 
     @property
     def settled(self) -> list[Path]:
         """Windows that call for nothing and need no second look."""
-        return [folder for group in self.groups if group.is_settled for folder in group.folders]
+        still = [group for group in self.groups if group.is_settled or group in self.harmless]
+        return [folder for group in still for folder in group.folders if folder not in (*self.acts, *self.waiting)]
 
     def lines(self) -> list[str]:
         """What was found, for the terminal."""
@@ -93,18 +103,18 @@ class Look:
         return None if drawn is None else png(drawn)
 
 
-def labelled_in(windows: Sequence[Path]) -> dict[str, int]:
-    """How many samples of each class people labelled.
+def unknown_rows(folder: Path, data: Path) -> NDArray[np.int64]:
+    """The samples of a window that the champion was not made of, all but of one that brings late labels for an older one.
 
     Raises:
-        DataError: a window is not what it should be.
+        DataError: window or data are not what they should be.
 
     """
-    counts = Counter[str]()
-    for folder in windows:
-        found = read_window(folder)
-        counts.update(found.about.classes[label] for label in found.y[found.is_by_people].tolist())
-    return dict(counts)
+    found = read_window(folder)
+    if found.about.replaces is None:  # the intake has left out what is known
+        return np.arange(len(found.y))
+    known = np.concatenate([fingerprints(streamed(data / split, "x")) for split in NAMES])
+    return np.flatnonzero(~np.isin(fingerprints(streamed(folder, "x")), known))
 
 
 def look(
@@ -119,6 +129,7 @@ def look(
     now: datetime,
     last_action: datetime | None,
     act: Act = "moved",
+    new_classes: Sequence[str] = (),
 ) -> Look:
     """Compare new windows with what the champion was validated on.
 
@@ -126,7 +137,7 @@ def look(
         workspace: the champion's.
         target: whose champion.
         champion: its checkpoints and data.
-        windows: folders, in the order of arrival.
+        windows: folders, in the order of arrival, each with samples that are new (`unknown_rows`).
         rules: of windows, drift and gate.
         variant: the file of it that ships.
         contract: that it keeps.
@@ -134,6 +145,7 @@ def look(
         last_action: when something was last done about drift.
         act: on windows that ask for it; on all whose labels do not contradict, for something is wanted of them; or on all,
             for a person has looked.
+        new_classes: that it is to learn. Samples of others that it does not know say nothing of it.
 
     Raises:
         DataError: the data or a window are not what they should be.
@@ -144,119 +156,147 @@ def look(
     _, student = models.load(champion.student.folder)
     _, teacher = models.load(champion.teacher.folder)
     meta = read_meta(champion.data)
-    file = workspace / "export" / target / f"{variant}.onnx"
-    seen = _Eyes(student, teacher, file, rules)
-
-    x, y = read(champion.data, "validation")
-    reference, before = seen.signals(x, y), seen.answers(x, y)
-    parts, names = dict[Path, _Part](), list[str]()
-    for folder in windows:
-        found = read_window(folder)
-        index_of = np.array([_index(name, meta.classes, names) for name in found.about.classes], np.int64)
-        labels = np.where(found.is_by_people, index_of[found.y], UNLABELLED)
-        is_known = labels < len(meta.classes)  # of a class that it never met, it is wrong in any world
-        parts[folder] = _Part(
-            Arrived(
-                folder, seen.signals(found.x, np.where(is_known, labels, UNLABELLED)), found.about.origin == "feedback"
-            ),
-            seen.answers(found.x, labels),
-            seen.drawn(found.x),
-            seen.shipped(found.x),
-            found.about.counts.labelled,
-        )
+    seen = _Eyes(student, teacher, workspace / "export" / target / f"{variant}.onnx", rules)
+    old = _Old(seen, champion.data)
+    parts = {folder: seen.part(folder, champion.data, meta.classes, new_classes) for folder in windows}
     groups = judged(
-        worlds_of(reference, champion.data, rules), [part.arrived for part in parts.values()], rules.drift,
+        old.worlds, [part.arrived for part in parts.values()], rules.drift, unsure=old.unsure_worlds,
         seed=rules.seed, now=now, last_action=last_action, classes=meta.classes,
     )  # fmt: skip
+
+    def beside(group: Group) -> tuple[Answers, _Part]:
+        """What was said to old samples and to those of a group that are held against each other."""
+        whole = _joined([parts[folder] for folder in group.folders])
+        if not whole.arrived.is_unsure:
+            return old.answers, whole
+        assert group.signals.confidence_N is not None
+        limit = group.signals.confidence_N.max()
+        return old.unsure(float(limit)), whole.where(np.asarray(whole.arrived.signals.confidence_N <= limit))
+
+    def is_harmless(group: Group) -> bool:
+        before, part = beside(group)
+        known = part.said.where(part.said.is_known)
+        if not group.report.fires or len(known.truth) < rules.drift.min_samples:
+            return False
+        return bool(_rights(before)[0].mean() <= _rights(known)[0].mean())
+
+    harmless = tuple(group for group in groups if is_harmless(group))
     asked = [
-        group for group in groups if act == "all" or group.report.fires or (act == "wanted" and not group.asks_a_person)
+        group
+        for group in groups
+        if act == "all"
+        or (group.report.fires and group not in harmless)
+        or (act == "wanted" and not group.asks_a_person)
     ]
     acts = [folder for folder in windows if any(folder in group.folders for group in asked)]
-    chosen = [parts[folder] for folder in acts or windows]
-    said, is_unsure = together([part.said for part in chosen]), all(part.arrived.is_unsure for part in chosen)
-    old = before
-    if is_unsure:  # held against those of which it was not sure either
-        old = before.where(_unsure(reference, decisive(asked or groups)))
-    elif any(part.arrived.is_unsure for part in chosen):  # these were not chosen by chance
-        chosen = [part for part in chosen if not part.arrived.is_unsure]
-        said = together([part.said for part in chosen])
-    num_new, split = sum(part.num_labelled for part in chosen), rules.ladder.split
+    figured = asked or list(groups)
+    chosen = [group for group in figured if not parts[group.folders[0]].arrived.is_unsure] or [decisive(figured)]
+    before, part = beside(chosen[0])[0], _joined([beside(group)[1] for group in chosen])
+    num_labelled, split = sum(parts[folder].num_labelled for folder in acts), rules.ladder.split
     mixes = [
-        (meta.counts[name], num_new * (share or 0.0))
+        (meta.counts[name], num_labelled * (share or 0.0))
         for name, share in (("validation", split.validation), ("test", split.test))
     ]
     feedback = _feedback(
-        workspace / "metrics" / target, before, old, said, np.concatenate([part.shipped for part in chosen]),
-        seen.with_new_norms([part.drawn for part in chosen]), mixes, rules, variant, contract,
+        workspace / "metrics" / target, old.answers, before, part.said, part.shipped, seen.with_new_norms(part.drawn),
+        mixes, rules, variant, contract,
     )  # fmt: skip
     return Look(
         groups,
         tuple(acts),
+        () if act == "all" else harmless,
+        tuple(folder for folder in windows if parts[folder].foreign),
+        tuple(dict.fromkeys(name for folder in acts for name in parts[folder].foreign)),
         feedback,
-        label_free(old, said, rules.gate.bootstrap, rules.gate.seed),
-        int(said.is_known.sum()),
-        tuple(names),
+        label_free(before, part.said, rules.gate.bootstrap, rules.gate.seed),
+        int(part.said.is_known.sum()),
+        num_labelled,
         meta.classes,
     )
 
 
-def _index(name: str, known: Sequence[str], new: list[str]) -> int:
-    """Which class a name is: the champion's, or behind these a new one."""
-    if name in known:
-        return known.index(name)
-    if name not in new:
-        new.append(name)
-    return len(known) + new.index(name)
+def rows_of_worlds(data: Path, rules: DriftRules, seed: int, most: int | None = None) -> dict[str, NDArray[np.int64]]:
+    """Rows of the validation split, a seeded choice of at most so many: of all of it, called "", and of each world in it.
 
-
-def worlds_of(reference: Signals, data: Path, rules: Rules) -> dict[str, Signals]:
-    """All of the validation split, and of each window that was learned from its part of it.
+    Worlds are the first champion's data and each window that was learned since; windows too small for a verdict are one.
 
     Args:
-        reference: of the split's seeded choice of at most `drift.max_samples`.
         data: what the champion was made of.
-        rules: the choice.
+        rules: how many samples a verdict takes.
+        seed: of the choice.
+        most: None: `max_samples`.
 
     """
-    meta = read_meta(data)
-    origins = read_origin(data, "validation")
-    origins = origins[subsample(len(origins), rules.drift.max_samples, rules.seed)]
-    numbered = [*((-number, each) for number, each in enumerate(meta.learned, 1)), *enumerate(meta.windows, 1)]
-    return {"": reference} | {each.name: reference.take(np.flatnonzero(origins == origin)) for origin, each in numbered}
-
-
-def _unsure(reference: Signals, group: Group) -> NDArray[np.bool_]:
-    """[N]: which old samples a group of uploads was held against."""
-    assert reference.confidence_N is not None
-    assert group.signals.confidence_N is not None
-    return np.asarray(reference.confidence_N <= group.signals.confidence_N.max())
+    meta, origins = read_meta(data), read_origin(data, "validation")
+    found = {"": np.arange(len(origins))}
+    if meta.windows:
+        found["the first data"] = np.flatnonzero(origins == 0)
+    small = list[NDArray[np.int64]]()
+    for origin, each in [
+        *((-number, each) for number, each in enumerate(meta.learned, 1)),
+        *enumerate(meta.windows, 1),
+    ]:
+        rows = np.flatnonzero(origins == origin)
+        if len(rows) < rules.min_samples:
+            small.append(rows)
+        else:
+            found[each.name] = rows
+    found["small windows"] = np.sort(np.concatenate(small)) if small else np.zeros(0, np.int64)
+    return {
+        name: rows[subsample(len(rows), most or rules.max_samples, seed)]
+        for name, rows in found.items()
+        if len(rows) or not name
+    }
 
 
 @dataclass(frozen=True)
 class _Part:
-    """A window as it was seen: compared, answered, drawn from, answered by the file that ships, and how many are labelled."""
+    """Samples of windows as they were seen.
+
+    Attributes:
+        arrived: their figures; people's labels of classes that the champion knows.
+        said: answers; people's labels of classes that it knows or is to learn.
+        drawn: the samples [N, ...].
+        shipped: [N] what the file that ships says.
+        num_labelled: how many of the windows' samples have a label, whoever gave it.
+        foreign: classes that it neither knows nor is to learn.
+
+    """
 
     arrived: Arrived
     said: Answers
     drawn: NDArray[Any]
     shipped: NDArray[np.int64]
     num_labelled: int
+    foreign: tuple[str, ...]
+
+    def where(self, mask: NDArray[np.bool_]) -> "_Part":
+        """Some of the samples that were drawn."""
+        signals = self.arrived.signals.take(np.flatnonzero(mask))
+        return replace(
+            self, arrived=replace(self.arrived, signals=signals), said=self.said.where(mask), drawn=self.drawn[mask],
+            shipped=self.shipped[mask],
+        )  # fmt: skip
+
+
+def _joined(parts: Sequence[_Part]) -> _Part:
+    return replace(
+        parts[0],
+        arrived=replace(parts[0].arrived, signals=joined([part.arrived.signals for part in parts])),
+        said=together([part.said for part in parts]),
+        drawn=np.concatenate([part.drawn for part in parts]),
+        shipped=np.concatenate([part.shipped for part in parts]),
+    )
 
 
 @dataclass(frozen=True)
 class _Eyes:
-    """What is seen of samples x [N, ...]: a seeded choice of at most `drift.max_samples`, the same for each."""
+    """What is seen of samples, by student, teacher and the file that ships."""
 
     student: nn.Module
     teacher: nn.Module
     file: Path
     rules: Rules
-
-    def rows(self, x: NDArray[Any]) -> NDArray[np.int64]:
-        return subsample(len(x), self.rules.drift.max_samples, self.rules.seed)
-
-    def drawn(self, x: NDArray[Any]) -> NDArray[Any]:
-        return np.asarray(x[self.rows(x)])
 
     def signals(self, x: NDArray[Any], labels: NDArray[np.int64]) -> Signals:
         """As they are compared."""
@@ -266,25 +306,90 @@ class _Eyes:
         )  # fmt: skip
 
     def answers(self, x: NDArray[Any], labels: NDArray[np.int64]) -> Answers:
-        """Of student and teacher."""
-        drawn = self.drawn(x)
+        """Of student and teacher to all of them."""
         student_NK, teacher_NK = (
-            predict(network, drawn, self.rules.batch_size) for network in (self.student, self.teacher)
+            predict(network, x, self.rules.batch_size) for network in (self.student, self.teacher)
         )
-        return Answers(student_NK.argmax(1), softmax(teacher_NK), np.asarray(labels[self.rows(x)]))
+        return Answers(student_NK.argmax(1), softmax(teacher_NK), np.asarray(labels))
 
-    def shipped(self, x: NDArray[Any]) -> NDArray[np.int64]:
-        """[N] what the file that ships says."""
-        return np.concatenate(
-            [logits_BK.argmax(1) for logits_BK in answered(self.file, self.drawn(x), threads=self.rules.threads)]
+    def part(self, folder: Path, data: Path, known: tuple[str, ...], new: Sequence[str]) -> _Part:
+        """A window."""
+        found, names = read_window(folder), (*known, *new)
+        rows = unknown_rows(folder, data)
+        index_of = np.array(
+            [names.index(name) if name in names else UNLABELLED for name in found.about.classes], np.int64
+        )
+        y = np.where(found.y == UNLABELLED, UNLABELLED, index_of[found.y])
+        foreign = np.unique(found.y[rows][(y[rows] == UNLABELLED) & (found.y[rows] != UNLABELLED)])
+        drawn = rows[subsample(len(rows), self.rules.drift.max_samples, self.rules.seed)]
+        x, labels = np.asarray(found.x[drawn]), np.where(found.is_by_people, y, UNLABELLED)[drawn]
+        is_known = labels < len(known)  # of a class that it never met, it is wrong in any world
+        return _Part(
+            Arrived(folder, self.signals(x, np.where(is_known, labels, UNLABELLED)), found.about.origin == "feedback"),
+            self.answers(x, labels),
+            x,
+            np.concatenate([logits_BK.argmax(1) for logits_BK in answered(self.file, x, threads=self.rules.threads)]),
+            int((y[rows] != UNLABELLED).sum()),
+            tuple(found.about.classes[label] for label in foreign.tolist()),
         )
 
-    def with_new_norms(self, drawn: Sequence[NDArray[Any]]) -> NDArray[np.int64] | None:
+    def with_new_norms(self, x: NDArray[Any]) -> NDArray[np.int64] | None:
         """What the student says [N] once its norms have seen the samples, windows together; None without norms."""
-        x = np.concatenate(drawn)
         mixed = np.random.default_rng(self.rules.seed).permutation(len(x))  # a batch of one window alone is of no world
         normed = renormed(self.student, x[mixed], self.rules.batch_size)
         return None if normed is None else np.asarray(predict(normed, x, self.rules.batch_size).argmax(1))
+
+
+class _Old:
+    """The champion's validation split, seen when first asked."""
+
+    def __init__(self, seen: _Eyes, data: Path) -> None:
+        self.seen, self.data = seen, data
+        self.x, self.y = read(data, "validation")
+
+    @cached_property
+    def rows(self) -> dict[str, NDArray[np.int64]]:
+        """Of each world, more than are compared: of few is the champion unsure."""
+        rules = self.seen.rules.drift
+        return rows_of_worlds(self.data, rules, self.seen.rules.seed, MANY * rules.max_samples)
+
+    def signals(self, rows: NDArray[np.int64]) -> Signals:
+        """Of a seeded choice of these."""
+        chosen = rows[subsample(len(rows), self.seen.rules.drift.max_samples, self.seen.rules.seed)]
+        return self.seen.signals(np.asarray(self.x[chosen]), self.y[chosen])
+
+    @cached_property
+    def worlds(self) -> dict[str, Signals]:
+        """As windows are compared with them."""
+        worlds = rows_of_worlds(self.data, self.seen.rules.drift, self.seen.rules.seed)
+        return {name: self.signals(rows) for name, rows in worlds.items()}
+
+    @cached_property
+    def confidence(self) -> NDArray[np.float64]:
+        """[N] of the student's answers, infinite where it was not asked."""
+        found, step = np.full(len(self.y), np.inf), self.seen.rules.batch_size
+        rows = np.unique(np.concatenate(list(self.rows.values())))
+        for batch in np.array_split(rows, range(step, len(rows), step)):
+            found[batch] = softmax(predict(self.seen.student, np.asarray(self.x[batch]), step)).max(1)
+        return found
+
+    def unsure_worlds(self, limit: float) -> dict[str, Signals]:
+        """As uploads are compared with them: samples of which the champion is no surer than this."""
+        unsure = {name: rows[self.confidence[rows] <= limit] for name, rows in self.rows.items()}
+        nothing = self.worlds[""].take(np.zeros(0, np.int64))
+        return {"": nothing} | {name: self.signals(rows) for name, rows in unsure.items() if len(rows)}
+
+    @cached_property
+    def answers(self) -> Answers:
+        """To a seeded choice of them."""
+        rows = subsample(len(self.y), self.seen.rules.drift.max_samples, self.seen.rules.seed)
+        return self.seen.answers(np.asarray(self.x[rows]), self.y[rows])
+
+    def unsure(self, limit: float) -> Answers:
+        """To those of which the champion is no surer; to all where there are none."""
+        rows = self.rows[""][self.confidence[self.rows[""]] <= limit]
+        rows = rows[subsample(len(rows), self.seen.rules.drift.max_samples, self.seen.rules.seed)]
+        return self.seen.answers(np.asarray(self.x[rows]), self.y[rows]) if len(rows) else self.answers
 
 
 def together(told: Sequence[Answers]) -> Answers:

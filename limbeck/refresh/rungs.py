@@ -24,7 +24,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_
 from limbeck.checkpoint import SPEC, Spec, digest_of
 from limbeck.components import NONE, Component
 from limbeck.data.splits import read_meta
-from limbeck.errors import CheckpointError, ParamsError
+from limbeck.errors import CheckpointError, DataError, ParamsError
 from limbeck.params import ContractParams, Params, Section, Share, SplitParams, Tune, checked
 
 Rung: TypeAlias = Literal["recalibrate", "norms", "distil", "teacher"]
@@ -161,6 +161,7 @@ class Champion:
         data_digest: of their content.
         root: the prepared data of the first champion, where this one has learned from windows since; None: `data`.
         root_digest: of their content.
+        lost_root: where they are no more, or others; what was replayed last is replayed again then.
 
     """
 
@@ -171,6 +172,7 @@ class Champion:
     data_digest: str
     root: Path | None = None
     root_digest: str | None = None
+    lost_root: Path | None = None
     trust: tuple[str, ...] = ()
     is_ensemble: bool = False
     observer: Component | None = None
@@ -187,6 +189,8 @@ class Champion:
         places = workspace / "models" / target
         teacher = Stored.of(workspace / "models/teacher")
         model = _spec_in(teacher.folder).model
+        root, digest = _root(workspace)
+        is_there = root is not None and _is_there(root, digest)
         quantized = _spec_in(places / "quantize").quantization if (places / "quantize" / SPEC).is_file() else None
         return cls(
             Stored.of(places / "prune"),
@@ -194,10 +198,12 @@ class Champion:
             teacher,
             (workspace / "data").resolve(),
             read_meta(workspace / "data").digest,
-            *_root(workspace),
-            tuple(sorted({use for use in _names(model.model_dump()) if ":" in use})),
-            model.use == "ensemble",
-            quantized.observer if quantized else None,
+            root=root if is_there else None,
+            root_digest=digest if is_there else None,
+            lost_root=None if is_there else root,
+            trust=tuple(sorted({use for use in _names(model.model_dump()) if ":" in use})),
+            is_ensemble=model.use == "ensemble",
+            observer=quantized.observer if quantized else None,
         )
 
 
@@ -207,7 +213,15 @@ def _root(workspace: Path) -> tuple[Path | None, str | None]:
     if source["use"] != "windows":
         return None, None
     first, digest = ("root", "root_digest") if source.get("root") else ("base", "digest")
-    return Path(source[first]), source.get(digest)
+    return workspace / source[first], source.get(digest)
+
+
+def _is_there(data: Path, digest: str | None) -> bool:
+    """Whether prepared data are still what they were."""
+    try:
+        return digest in (None, read_meta(data).digest)
+    except DataError:
+        return False
 
 
 def _spec_in(folder: Path) -> Spec:

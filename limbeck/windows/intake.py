@@ -11,7 +11,7 @@
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -421,6 +421,7 @@ class Taker:
         dropped = {
             each: getattr(window.about.counts, each) for each in ("repeated", "broken", "not_finite", "out_of_range")
         }
+        arrival = replace(arrival, origin=window.about.origin)  # uploads stay such as the student was not sure of
         _, reasons = self._finish(
             partial, arrival, classes, y, confidence, keys, dropped, window.about.digest, notes
         )  # fmt: skip

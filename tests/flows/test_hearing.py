@@ -163,7 +163,7 @@ def test_a_refresh_listens_before_it_says_that_nothing_is_to_be_done(
     (tmp_path / "params.yaml").write_text(TINY.read_text())
     write_export(tmp_path / "export/phone", 1.0, classes=10, height=8, width=8)
     tell(fleet, dark, NOW)
-    stored = SimpleNamespace(data=data, root=None, teacher=SimpleNamespace(folder=tmp_path))
+    stored = SimpleNamespace(data=data, root=None, lost_root=None, teacher=SimpleNamespace(folder=tmp_path))
     monkeypatch.setattr(climbing.Champion, "of", lambda *_: stored)
     monkeypatch.setattr(climbing.windows, "take", lambda *_, **__: [])
     monkeypatch.setattr(Refresh, "uploads", fleet)

@@ -23,7 +23,6 @@ from limbeck.refresh import rules as rules_file
 from limbeck.refresh import story as story_file
 from limbeck.refresh.looking import Look
 from limbeck.refresh.requests import AddTarget, ChangeBudget, Meaning, TaskRequest
-from limbeck.refresh.rungs import Feedback
 from limbeck.refresh.story import Story, Try
 from limbeck.refresh.worlds import Group
 from tests.conftest import ROOT, TINY
@@ -264,12 +263,28 @@ def test_what_champions_learned_from_is_followed_back_to_the_first(base: Path, m
         data: [Origin(name=name, digest=name, samples=1, repeated=0, unlabelled=0) for name in names]
         for data, names in told.items()
     }
-    monkeypatch.setattr(standing, "read_meta", lambda data: SimpleNamespace(windows=origins[data]))
+    monkeypatch.setattr(standing, "read_meta", lambda data: SimpleNamespace(windows=origins[data], learned=()))
     for place, before in zip(places, (base, base, places[1]), strict=True):
         place.mkdir(parents=True)
-        source = {"use": "windows", "base": str(before / "data")}
+        source = {"use": "windows", "base": str(before / "data"), "folders": []}
         (place / "params.yaml").write_text(yaml.safe_dump({"data": {"source": source}}))
     assert [one.learned(place) for place in (base, *places)] == [set(), {"d"}, {"d"}, {"d", "e"}]
+
+
+def test_a_window_is_not_learned_while_samples_of_a_class_in_it_wait(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = Fake(base, {})
+    place, windows = one.folder(story()) / "distil", [base / "windows/noon", base / "windows/evening"]
+    origins = [Origin(name=each.name, digest=each.name, samples=1, repeated=0, unlabelled=0) for each in windows]
+    monkeypatch.setattr(standing, "read_meta", lambda data: SimpleNamespace(windows=origins, learned=()))
+    monkeypatch.setattr(standing, "read_about", lambda folder: SimpleNamespace(digest=folder.name))
+    monkeypatch.setattr(standing, "labelled_in", lambda folders: {"tram": 3} if folders[0].name == "evening" else {})
+    place.mkdir(parents=True)
+    source = {"use": "windows", "base": str(base / "data"), "folders": list(map(str, windows))}
+    for left, learned in (({}, {"noon", "evening"}), ({"leave_out": ["tram"]}, {"noon"})):
+        (place / "params.yaml").write_text(yaml.safe_dump({"data": {"source": source | left}}))
+        assert one.learned(place) == learned
 
 
 STANDS = "identity of the champion"
@@ -440,18 +455,19 @@ def test_a_champion_of_elsewhere_is_not_refreshed(base: Path, monkeypatch: pytes
         Refresh.quiet(base, "phone", RULES).run()
 
 
-def looked(reason: str, *, sources: tuple[str, ...] = (), fires: bool = False, fell: float | None = None) -> Any:
+def looked(reason: str, *, sources: tuple[str, ...] = (), fires: bool = False) -> Any:
     """As much of a look as decides whether anything is done."""
     moved = () if not sources else (SimpleNamespace(what="concept"),)
     report = Report(fires, False, reason, sources, moved, {}, ("a test",), 0.01, 500, 300)  # type: ignore[arg-type]
     group, found = Group((Path("noon"),), report, Signals({}), Signals({})), object.__new__(Look)
-    for name, value in {
+    fields = {
         "groups": (group,),
-        "acts": (),
-        "new_classes": (),
-        "feedback": Feedback(fell=fell),
+        "acts": group.folders if fires else (),
+        "harmless": (),
+        "waiting": (),
         "num_known": 300,
-    }.items():
+    }
+    for name, value in fields.items():
         object.__setattr__(found, name, value)
     return found
 
@@ -468,12 +484,6 @@ def test_what_calls_for_nothing_says_what_a_person_could_do(found: Look, said: s
     assert found.calls_for_nothing == said
 
 
-@pytest.mark.parametrize(("fell", "is_harmless"), [(0.02, False), (0.0, True), (-0.01, True)])
-def test_where_the_champion_is_as_good_as_before_nothing_is_repaired(fell: float, is_harmless: bool) -> None:
-    said = looked("all", sources=("samples", "student"), fires=True, fell=fell).calls_for_nothing
-    assert said == (", but the champion is as good there, on 300 samples that people labelled" if is_harmless else None)
-
-
 @pytest.mark.parametrize(("sources", "is_settled"), [((), True), (("labels",), False)])
 def test_a_look_that_found_the_same_is_kept_once_and_what_a_person_must_see_is_looked_at_again(
     base: Path, monkeypatch: pytest.MonkeyPatch, sources: tuple[str, ...], is_settled: bool
@@ -484,22 +494,15 @@ def test_a_look_that_found_the_same_is_kept_once_and_what_a_person_must_see_is_l
     one.place.mkdir(parents=True)
     for hour in range(2):
         one.keep_look([Path("noon")], found, {"report": {"reason": "because"}}, datetime(2026, 1, 1, hour, tzinfo=UTC))
-        one.settle(found, found.settled)
+        one.settle(found.settled)
     assert len(list(one.place.glob("looks/*.json"))) == 1
     assert (one.place / "settled.json").exists() == is_settled
 
 
-def test_windows_that_hardly_anybody_labelled_are_named_so_before_anything_is_spent(
-    base: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    counts = {"noon": 60, "evening": 39}
-    about = {name: SimpleNamespace(counts=SimpleNamespace(labelled=num)) for name, num in counts.items()}
-    monkeypatch.setattr(climbing, "read_about", lambda folder: about[folder.name])
-    told = Fake(base, {}).few_labels([Path("noon"), Path("evening")])
+def test_windows_that_hardly_anybody_labelled_are_named_so_before_anything_is_spent(base: Path) -> None:
+    told = Fake(base, {}).few_labels(99)
     assert told.startswith("only 99 of the new samples are labelled, by people or by a teacher that was sure")
-    counts["night"] = 1
-    about["night"] = SimpleNamespace(counts=SimpleNamespace(labelled=1))
-    assert Fake(base, {}).few_labels([Path(name) for name in counts]) == ""
+    assert Fake(base, {}).few_labels(100) == ""
 
 
 def test_a_request_waits_for_its_turn_with_the_model(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:

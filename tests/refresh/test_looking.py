@@ -86,10 +86,13 @@ def window(folder: Path, x: NDArray[Any], y: NDArray[Any], classes: tuple[str, .
     return folder
 
 
-def look(champion: Champion, rules: Rules, *folders: Path, act: Any = "moved") -> Look:
+def look(
+    champion: Champion, rules: Rules, *folders: Path, act: Any = "moved", new_classes: tuple[str, ...] = ()
+) -> Look:
     return looking.look(
         champion.student.folder.parent, "phone", champion, folders, rules, variant="model.fp32", contract=CONTRACT,
         now=datetime(2026, 11, 22, tzinfo=UTC), last_action=None, act=act,
+        new_classes=new_classes,
     )  # fmt: skip
 
 
@@ -99,10 +102,16 @@ def still(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return window(tmp_path_factory.mktemp("w") / "still", np.asarray(x), np.asarray(y), read_meta(data).classes)
 
 
+def failed(champion: Champion, x: NDArray[Any]) -> NDArray[np.int64]:
+    """Labels with which it is always wrong."""
+    _, student = models.load(champion.student.folder)
+    return np.asarray((predict(student, x).argmax(1) + 1) % 10)
+
+
 @pytest.fixture(scope="module")
-def dark(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    x, y = read(data, "test")
-    return window(tmp_path_factory.mktemp("w") / "dark", 255 - np.asarray(x), np.asarray(y), read_meta(data).classes)
+def dark(champion: Champion, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    x = 255 - np.asarray(read(data, "test")[0])
+    return window(tmp_path_factory.mktemp("w") / "dark", x, failed(champion, x), read_meta(data).classes)
 
 
 def test_it_acts_on_what_moved_and_settles_the_rest(champion: Champion, rules: Rules, still: Path, dark: Path) -> None:
@@ -117,7 +126,7 @@ def test_it_acts_on_what_moved_and_settles_the_rest(champion: Champion, rules: R
 def test_where_nothing_moved_the_figures_are_of_all(champion: Champion, rules: Rules, still: Path) -> None:
     found = look(champion, rules, still)
     assert (found.calls_for_nothing, found.acts, found.settled) == ("", (), [still])
-    assert found.feedback == look(champion, rules, still, act="all").feedback
+    assert found.feedback.fell == look(champion, rules, still, act="all").feedback.fell
 
 
 def test_labels_are_told_apart_by_name_and_a_class_it_never_met_is_no_mistake_of_the_champion(
@@ -131,9 +140,15 @@ def test_labels_are_told_apart_by_name_and_a_class_it_never_met_is_no_mistake_of
     assert look(champion, rules, turned).feedback == look(champion, rules, as_ever).feedback
     new = window(tmp_path / "new", x, np.where(y == 3, len(classes), y), (*classes, "newt"))
     found = look(champion, rules, new)
-    assert found.new_classes == ("newt",)
-    assert found.report.reason == "nothing moved"
-    assert found.num_known == rules.drift.max_samples
+    assert (found.report.reason, found.settled, found.waiting) == ("nothing moved", [], (new,)), (
+        "they may become enough"
+    )
+    assert found.num_known < rules.drift.max_samples
+    asked = look(champion, rules, new, act="wanted", new_classes=("newt",))
+    assert (asked.unready, asked.num_known) == ((), rules.drift.max_samples), "what it is to learn, it is wrong in"
+    assert asked.num_labelled == len(y)
+    assert look(champion, rules, new, act="all").unready == ("newt",)
+    assert look(champion, rules, window(tmp_path / "none", x, y, (*classes, "newt"))).waiting == ()
 
 
 def test_a_handful_of_labels_decides_about_no_rung(
@@ -154,9 +169,8 @@ def test_a_handful_of_labels_decides_about_no_rung(
 def test_a_world_that_was_learned_is_known(
     champion: Champion, rules: Rules, data: Path, dark: Path, tmp_path: Path
 ) -> None:
-    x, y = (np.asarray(array) for array in read(data, "train"))
-    half = len(y) // 2
-    learned = window(tmp_path / "noon", 255 - x[:half], y[:half], read_meta(data).classes)
+    x = 255 - np.asarray(read(data, "train")[0])
+    learned = window(tmp_path / "noon", x, failed(champion, x), read_meta(data).classes)
     source = windows(base=str(data), folders=[str(learned)], replay=0.25)
     splits.write(tmp_path / "data", source, SplitParams(test=0.3, validation=0.3, calibration=0.05), 0)
     later = replace(champion, data=tmp_path / "data", data_digest=read_meta(tmp_path / "data").digest)
@@ -179,3 +193,43 @@ def test_uploads_are_held_against_samples_of_which_the_champion_was_not_sure_eit
     assert look(champion, more, window(tmp_path / "drop", unsure, nobody, names)).report.sources
     uploaded = look(champion, more, window(tmp_path / "uploads", unsure, nobody, names, origin="feedback"))
     assert uploaded.report.reason == "nothing moved"
+
+
+def test_uploads_never_end_a_look_however_sure_the_champion_is(
+    champion: Champion, rules: Rules, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, y = (np.asarray(array) for array in read(data, "test"))
+    uploads = window(tmp_path / "uploads", x, y, read_meta(data).classes, origin="feedback")
+    monkeypatch.setattr(looking, "softmax", lambda logits: np.full((len(logits), 10), 1.0))
+    found = look(champion, rules, uploads)
+    assert found.report.reason.startswith("no judgement: the reference has 0 samples")
+    assert found.settled == []
+
+
+def test_one_window_where_nothing_was_lost_settles_no_other(
+    champion: Champion, rules: Rules, data: Path, dark: Path, tmp_path: Path
+) -> None:
+    """Labelled as the champion answers: it is always right there."""
+    x, _ = (np.asarray(array) for array in read(data, "train"))
+    _, student = models.load(champion.student.folder)
+    names, dim = read_meta(data).classes, 255 - x
+    right = window(tmp_path / "right", dim, predict(student, dim).argmax(1), names)
+    nobody = window(tmp_path / "nobody", dim[:300], np.full(300, UNLABELLED), names)
+    alone = look(champion, rules, right)
+    assert alone.calls_for_nothing == (
+        ", but where people labelled enough to tell (300 samples) the champion is as good as before"
+    )
+    assert alone.settled == [right]
+    both = look(champion, rules, right, nobody)
+    assert (both.acts, both.settled, both.calls_for_nothing) == ((nobody,), [right], None)
+
+
+def test_labels_that_came_late_for_what_was_learned_count_for_new_samples_alone(
+    champion: Champion, rules: Rules, data: Path, tmp_path: Path
+) -> None:
+    x, y = (np.asarray(array) for array in read(data, "train"))
+    older = window(tmp_path / "older", x, y, read_meta(data).classes)
+    assert len(looking.unknown_rows(older, data)) == len(y), "the intake has seen to that"
+    about = looking.read_window(older).about
+    write_about(older, about.model_copy(update={"replaces": "d"}))
+    assert len(looking.unknown_rows(older, data)) == 0

@@ -365,11 +365,20 @@ def test_a_champion_is_found_in_its_workspace(tmp_path: Path, data: Path) -> Non
     assert champion.student.folder == tmp_path / "models/sensor/prune"
     assert champion.observer is None
 
-    for more in ({}, {"base": "/later/data", "digest": "2", "root": "/first/data", "root_digest": "1"}):
-        source = {"use": "windows", "base": "/first/data", "digest": "1", **more}
+    digest = read_meta(data).digest
+    for more in ({}, {"base": "/later/data", "digest": "2", "root": str(data), "root_digest": digest}):
+        source = {"use": "windows", "base": str(data), "digest": digest, **more}
         (tmp_path / "params.yaml").write_text(yaml.safe_dump({"data": {"source": source}}))
         again = Champion.of(tmp_path, "sensor")
-        assert (again.root, again.root_digest) == (Path("/first/data"), "1"), "the replay is of what was first"
+        assert (again.root, again.root_digest, again.lost_root) == (data, digest, None), (
+            "the replay is of what was first"
+        )
+    for gone in ({"base": "/nowhere"}, {"digest": "of other data"}):
+        (tmp_path / "params.yaml").write_text(
+            yaml.safe_dump({"data": {"source": {"use": "windows", "base": str(data), "digest": digest} | gone}})
+        )
+        again = Champion.of(tmp_path, "sensor")
+        assert (again.root, again.lost_root) == (None, Path(gone.get("base", str(data)))), "it goes on without"
 
     how = Quantization(
         use="static", arithmetic="u8s7", observer=Component(use="mse"), float_layers=(), trained=False, versions={}

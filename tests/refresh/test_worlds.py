@@ -64,6 +64,19 @@ def test_what_was_learned_is_no_drift_any_more() -> None:
     assert unknown.report.fires
 
 
+def test_labels_that_contradict_are_told_in_every_world() -> None:
+    """Of a hundred samples none might tell."""
+    (found,) = groups(arrived("doubted", world(400, 1, ("accuracy",))), noon=world(100, 2))
+    assert found.asks_a_person
+
+
+def test_a_world_of_few_samples_is_none_that_a_large_window_may_be_like() -> None:
+    glare = world(120, 3, GLARE)
+    known = joined([world(600, 0), glare])
+    assert groups(arrived("again", world(1500, 4, GLARE)), known=known, noon=glare)[0].report.fires
+    assert not groups(arrived("again", world(400, 4, GLARE)), known=known, noon=glare)[0].report.fires
+
+
 def test_too_few_samples_of_a_learned_window_say_nothing() -> None:
     glare = world(50, 3, GLARE)
     (again,) = groups(arrived("again", world(300, 4, GLARE)), known=joined([world(600, 0), glare]), noon=glare)

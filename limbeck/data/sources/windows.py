@@ -52,7 +52,8 @@ def windows(
         leave_out: new classes whose samples are not taken, for there are too few.
         seed: of which old samples are replayed.
         digest: of the content of `base`; another content is refused. Null: any will do.
-        root: the prepared folder of the first champion, which had learned from no window. Null: `base` itself.
+        root: the prepared folder of the first champion, which had learned from no window. Null: `base` itself, or, where that
+            was made of windows, what stands in it of the first data, all of it.
         root_digest: of its content.
 
     Raises:
@@ -75,7 +76,7 @@ def windows(
         origin = _as_learned(read_origin(old, split), meta)
         taken = np.ones(len(y), bool)
         if split == "train" and root is None:
-            taken[origin == 0] = _replayed(y[origin == 0], replay, chance)
+            taken[origin == 0] = _replayed(y[origin == 0], 1.0 if meta.windows else replay, chance)
         elif split == "train":
             _, first_y = read(first, split)
             known.append(fingerprints(streamed(first / split, "x")))
