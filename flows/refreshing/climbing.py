@@ -165,6 +165,13 @@ class Refresh(Shipping):
             return (
                 f"refresh {told[-1].number} had the same windows ({told[-1].outcome}: {told[-1].why}): waits for others"
             )
+        return self.open(told, version, place, champion, looked, meaning, why, seen, now, dry=dry)
+
+    def open(
+        self, told: Sequence[Story], version: str, place: Path, champion: Champion, looked: "Look", meaning: Meaning | None,
+        why: str, seen: dict[str, Any], now: datetime, *, dry: bool,
+    ) -> Story:  # fmt: skip
+        """The story of a refresh that is called for, with every rung planned."""
         situation = Situation(
             base=self.params(place),
             target=self.target,

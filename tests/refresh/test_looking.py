@@ -233,3 +233,12 @@ def test_labels_that_came_late_for_what_was_learned_count_for_new_samples_alone(
     about = looking.read_window(older).about
     write_about(older, about.model_copy(update={"replaces": "d"}))
     assert len(looking.unknown_rows(older, data)) == 0
+
+
+def test_of_a_window_that_was_learned_what_was_left_out_is_new(data: Path, tmp_path: Path) -> None:
+    x, _ = (np.asarray(array) for array in read(data, "test"))
+    noon = window(tmp_path / "noon", 255 - x[:200], np.arange(200) % 2, (*read_meta(data).classes[:1], "newt"))
+    source = windows(base=str(data), folders=[str(noon)], replay=0.25, leave_out=["newt"])
+    splits.write(tmp_path / "data", source, SplitParams(test=0.3, validation=0.3, calibration=0.05), 0)
+    assert (looking.unknown_rows(noon, tmp_path / "data") % 2 == 1).all()
+    assert len(looking.unknown_rows(noon, tmp_path / "data")) == 100
