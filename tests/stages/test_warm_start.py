@@ -16,7 +16,7 @@ from limbeck.params import Params, PruneParams, checked
 from limbeck.pruning import cuts_of, prune_
 from limbeck.refresh.rungs import Champion, Feedback, LadderRules, Rung, Situation, params_of
 from stages import distill, export, prune, quantize
-from tests.conftest import Remembering
+from tests.conftest import TINY, Remembering
 from tests.refresh.conftest import values_in
 
 
@@ -25,6 +25,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory, data: Path, tiny: Params
     """A champion's workspace: teacher and student are one small network, which prune cut, and its soft labels."""
     folder, meta = tmp_path_factory.mktemp("champion"), read_meta(data)
     (folder / "data").symlink_to(data)
+    (folder / "params.yaml").write_bytes(TINY.read_bytes())
     spec = Spec(
         model=Component.model_validate({"use": "mlp", "width": 16, "depth": 1}), shape=meta.shape, dtype=meta.dtype,
         classes=meta.classes, mean=(40.0,), std=(50.0,),
