@@ -25,7 +25,7 @@ from limbeck.publishing.places import Place
 from limbeck.publishing.serving import Canary, Served
 
 MAX_DEVICES = 1000
-"""Of either group, the first by their hash: a sample that chance drew and that stays the same."""
+"""Of a group, the first by their hash: a sample that chance drew and that stays the same."""
 MAX_FILES = 6
 """The newest of a device and version that are read: how it ended stands at the end."""
 MIN_TIMED = 20
@@ -255,7 +255,7 @@ def last_days(place: Place, model: str, serial: int, *, now: float | None = None
     if not keys:
         return found
     devices = (device for device in place.reporters() if DEVICE.fullmatch(device))
-    for device in sorted(devices, key=lambda device: sha256(device.encode()).digest()):
+    for device in sorted(devices, key=lambda device: sha256(device.encode()).digest())[:MAX_DEVICES]:
         named = [match for match in map(FILE.fullmatch, place.told(device)) if match is not None]
         ours = sorted((match for match in named if match[2] in keys and match[1] <= latest), key=lambda match: match[0])
         if not ours or ours[-1][1] < _stamp(moment - ACTIVE_S):
