@@ -57,11 +57,8 @@ class Meta(BaseModel):
     @model_serializer(mode="wrap")
     def _without_what_there_is_not(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         written: dict[str, Any] = dump(self)
-        for key in (
-            "windows",
-            "learned",
-            "world",
-        ):  # younger than the format: a file that does not use them stays as it was
+        # younger than the format: a file that does not use them stays as it was
+        for key in ("windows", "learned", "world"):
             if not getattr(self, key):
                 del written[key]
         return written

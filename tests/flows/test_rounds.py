@@ -103,7 +103,7 @@ def test_one_workspaces_trouble_keeps_no_other_from_its_turn(project: Path, ends
     wrong, params = serve(of(said.append))
     assert (str(wrong), type(params)) == ("no room on the disk", ParamsError)
     assert said[:2] == ["phone: no room on the disk", "tiny-sensor: nothing to do"]
-    assert said[2].startswith(f"work/a: {project}/work/a/params.yaml")
+    assert said[2].startswith(f"work/a: {project / 'work' / 'a' / 'params.yaml'}")
     assert said[-1] == "work/b: tiny-sensor: nothing to do"
 
 
