@@ -66,7 +66,7 @@ class Spec(BaseModel):
     """All that is needed to build a network before its weights are read.
 
     `mean` and `std` are the network's own normalization, by channel, in raw units; `size` is what images are scaled
-    to before it, None as they come.
+    to before it, None as they come. `cuts` are the widths, `skipped` the blocks that pruning took.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -79,14 +79,17 @@ class Spec(BaseModel):
     std: tuple[float, ...]
     size: int | None = None
     cuts: dict[str, Cut] = {}
+    skipped: tuple[str, ...] = ()
     quantization: Quantization | None = None
     weights_sha256: str = ""
 
     @model_serializer(mode="wrap")
-    def _without_size_where_there_is_none(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _without_what_is_not_used(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         written: dict[str, Any] = dump(self)
-        if self.size is None:  # the key is younger than the format: a file that does not use it stays as it was
+        if self.size is None:  # such keys are younger than the format: a file that does not use one stays as it was
             del written["size"]
+        if not self.skipped:
+            del written["skipped"]
         return written
 
 

@@ -28,6 +28,7 @@ OWN = {
     "loss": "custom.losses",
     "optimizer": "custom.optimizers",
     "importance": "custom.importances",
+    "judge of blocks": "custom.importances",
     "quantization": "custom.quantizations",
     "observer": "custom.quantizations",
     "device": "custom.devices",

@@ -396,12 +396,12 @@ class LatencyParams(Section):
 
 
 class PruneParams(Component):
-    """Structured pruning: `use` names the importance; the keys beside these are its keywords.
+    """Structured pruning: `use` names the importance, or what judges blocks; the keys beside these are its keywords.
 
     Exactly one of `ratio`, `max_macs` and `latency` sets the aim.
     """
 
-    scope: Literal["global", "layer"]
+    scope: Literal["global", "layer", "block"]
     ratio: Share | None
     max_macs: PositiveInt | None
     latency: LatencyParams | None

@@ -29,7 +29,7 @@ from limbeck.errors import DataError, DeviceError, ParamsError
 from limbeck.export import to_onnx
 from limbeck.models import Network
 from limbeck.params import Params, PruneParams, Unused
-from limbeck.pruning import cuts_of, prune_
+from limbeck.pruning import cut_spec, prune_
 from limbeck.quantization.arithmetic import arithmetic_of
 from limbeck.selection import ADVICE, FP32, INT8, Clause, cost_clauses, hold
 from limbeck.stopwatch import Stopwatch
@@ -224,21 +224,24 @@ class _Planner:
         )  # fmt: skip
 
     def cut_(self, network: Network, spec: Spec, prune: PruneParams) -> Spec:
-        """Cut as `prune` asks, in place, channels judged by magnitude: of a training there is nothing to see yet."""
+        """Cut as `prune` asks, in place, channels judged by magnitude, blocks by lot: of a training there is nothing to see yet."""
         settings = prune.model_dump(include=set(PruneParams.model_fields))
-        by_magnitude = PruneParams.model_validate({**settings, "use": "magnitude"})
+        untrained = PruneParams.model_validate({**settings, "use": "random" if prune.scope == "block" else "magnitude"})
         target, p95_ms = self.target, None
         if prune.latency is not None:
             p95_ms = Stopwatch(
                 spec, target.device, target.threads, target.benchmark.batch_size, prune.latency,
                 opset=target.export.opset, seed=self.params.seed, report=self,
             ).upper_p95_ms  # fmt: skip
-        *_, last = prune_(network, by_magnitude, self.sample, p95_ms=p95_ms)
+        *_, last = prune_(network, untrained, self.sample, p95_ms=p95_ms)
+        if prune.scope == "block":
+            self.made.notes.append(f"{self.name}: which blocks go is for the trained network to say; here it is by lot")
         if prune.scope == "global":
             self.made.notes.append(f"{self.name}: trained weights rank otherwise; widths after pruning are an estimate")
         if prune.ratio is None:
-            self.made.notes.append(f"{self.name}: {last.share:.0%} of the channels have to go")
-        return spec.model_copy(update={"cuts": cuts_of(spec, network)})
+            what = "blocks" if prune.scope == "block" else "channels"
+            self.made.notes.append(f"{self.name}: {last.share:.0%} of the {what} have to go")
+        return cut_spec(spec, network)
 
     def label(self, variant: str) -> str:
         """What the table calls a variant."""

@@ -15,7 +15,7 @@ from limbeck.errors import DeviceError
 from limbeck.export import to_onnx
 from limbeck.models import Network, num_params
 from limbeck.params import LatencyParams, MeasureParams
-from limbeck.pruning import cuts_of
+from limbeck.pruning import cut_spec
 
 RESAMPLES = 1000
 """Of rounds, behind the interval of each measurement."""
@@ -91,9 +91,10 @@ class Stopwatch:
 
         """
         with torch.random.fork_rng(devices=[]):  # what was measured leaves chance as it was
-            cuts = cuts_of(self._spec, network)
-        widths = " ".join(f"{name}={cut.outputs}" for name, cut in sorted(cuts.items()))
-        if widths not in self._seen:
+            cut = cut_spec(self._spec, network)
+        widths = [f"{name}={width.outputs}" for name, width in sorted(cut.cuts.items())]
+        shape = " ".join([*widths, *(f"{name}=0" for name in cut.skipped)])
+        if shape not in self._seen:
             file = self._report.scratch / "candidate.onnx"
             to_onnx(file, network, self._spec, self._opset, {})
             found = self._measured(file)
@@ -101,12 +102,12 @@ class Stopwatch:
                 if not found["low"] <= self._limit < found["high"]:
                     break
                 found = min(found, self._measured(file), key=lambda tried: tried["high"])
-            self._seen[widths] = found
+            self._seen[shape] = found
             write_json(self._memory, self._seen)
             self._report.log(
                 f"{num_params(network):,} parameters: p95 {found['value']:.4g} ms [{found['low']:.4g}, {found['high']:.4g}]"
             )
-        return self._seen[widths]
+        return self._seen[shape]
 
     def _measured(self, file: Path) -> dict[str, float]:
         try:

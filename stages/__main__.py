@@ -78,7 +78,7 @@ def components_of(params: Params) -> Iterator[tuple[Component, Table, str]]:
     from limbeck.evaluation import METRICS
     from limbeck.models import MODELS
     from limbeck.objectives import LOSSES
-    from limbeck.pruning import IMPORTANCES
+    from limbeck.pruning import IMPORTANCES, JUDGES
     from limbeck.quantization import SCHEMES
     from limbeck.quantization.observers import OBSERVERS
     from limbeck.training import OPTIMIZERS
@@ -104,7 +104,8 @@ def components_of(params: Params) -> Iterator[tuple[Component, Table, str]]:
         if not isinstance(target.distill, Unused):
             yield target.distill, LOSSES, "loss"
         if not isinstance(target.prune, Unused):
-            yield target.prune, IMPORTANCES, "importance"
+            is_of_blocks = target.prune.scope == "block"
+            yield target.prune, *((JUDGES, "judge of blocks") if is_of_blocks else (IMPORTANCES, "importance"))
         if not isinstance(target.quantize, Unused):
             yield Component(use=target.quantize.use), SCHEMES, "quantization"
             yield from ((observer, OBSERVERS, "observer") for observer in target.quantize.observers)

@@ -1,4 +1,4 @@
-"""Channels cut away, and the loss of quality trained back."""
+"""Channels or blocks cut away, and the loss of quality trained back."""
 
 import shutil
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from limbeck.export import check_parity, to_onnx
 from limbeck.labels import read_views
 from limbeck.objectives import learned_of, objective_of
 from limbeck.params import At, BenchmarkParams, DistillParams, Out, PruneParams, TrainParams, Unused
-from limbeck.pruning import cuts_of, prune_
+from limbeck.pruning import cut_spec, prune_
 from limbeck.recording import Report
 from limbeck.stopwatch import Stopwatch
 from limbeck.training import TrainingData, fit
@@ -87,8 +87,8 @@ def run(
         report.log(
             f"step {number} of {prune.steps}: {step.macs:,} MACs, {metric} {cut_to:.4f} cut, {quality:.4f} recovered"
         )
-    spec = spec.model_copy(update={"cuts": cuts_of(spec, network)})
-    if not spec.cuts:
+    spec = cut_spec(spec, network)
+    if not (spec.cuts or spec.skipped):
         report.warn(
             "nothing was cut; lower prune.round_to, or ask for a higher ratio, fewer MACs or a shorter latency."
         )
@@ -108,6 +108,8 @@ def run(
         "macs_kept": macs / before["macs"],
         "parameters_kept": parameters / before["parameters"],
     }
+    if spec.skipped:
+        figures["skipped"] = list(spec.skipped)
     if stopwatch is not None:
         figures["latency"] = {"p95_ms": stopwatch.p95_ms(again), "networks_measured": stopwatch.num_measured}
         layers = {name: layer for name, layer in again.body.named_modules() if isinstance(layer, models.LAYERS)}

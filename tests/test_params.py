@@ -67,7 +67,10 @@ def test_the_projects_own_files_are_valid() -> None:
         ),
         ({"targets.phone.prune": {**PRUNE, "ratio": None}}, r"ratio, max_macs and latency are all null; give one"),
         ({"targets.phone.prune.ratio": 0.95}, r"ratio is 0.95, but no layer may lose more than max_ratio, 0.9"),
-        ({"targets.phone.prune.scope": "all"}, r"prune.scope: Input should be 'global' or 'layer' \(found 'all'\)"),
+        (
+            {"targets.phone.prune.scope": "all"},
+            r"prune.scope: Input should be 'global', 'layer' or 'block' \(found 'all'\)",
+        ),
         (
             {"targets.phone.prune": {**PRUNE, "ratio": None, "latency": LATENCY}},
             r"prune.latency.max_p95_ms is 60, contract.max_p95_ms 50: what is cut would not keep the contract",

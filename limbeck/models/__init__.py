@@ -27,6 +27,7 @@ from limbeck.models.mobilenet import mobilenet
 from limbeck.models.resnet import resnet
 from limbeck.models.resnet1d import resnet1d
 from limbeck.models.sequential import sequential
+from limbeck.models.skipping import skip_
 from limbeck.models.text import ngram_embedding, text_cnn, text_transformer
 from limbeck.models.two_tower import two_tower
 
@@ -116,6 +117,7 @@ class Network(nn.Module):
 def build(spec: Spec) -> Network:
     """The network that a spec describes, with fresh weights from torch's current generator."""
     body = builder(spec.model)(body_shape(spec), len(spec.classes))
+    skip_(body, spec.skipped)
     apply_cuts_(body, spec.cuts)
     return Network(Preprocess(spec), body)
 

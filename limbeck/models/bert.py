@@ -43,6 +43,8 @@ def _named(**modules: nn.Module) -> nn.ModuleDict:
 class Layer(nn.Module):
     """Self-attention and two layers, each added and then normalized."""
 
+    is_residual = True
+
     def __init__(self, width: int, heads: int, hidden: int, eps: float) -> None:
         super().__init__()
         self.heads = heads

@@ -30,6 +30,7 @@ class Block(nn.Module):
         )
         self.shortcut = nn.Sequential(*_over_time(inputs, outputs, 1, stride)) if stride > 1 else nn.Identity()
         self.relu = nn.ReLU()
+        self.is_residual = stride == 1
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, 1, T] -> [B, C', 1, T']."""

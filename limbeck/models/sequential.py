@@ -56,6 +56,7 @@ class Block(nn.Module):
     def __init__(self, length: int, width: int, heads: int, hidden: int, dropout: float, *, newest: bool) -> None:
         super().__init__()
         self.newest = newest
+        self.is_residual = not newest  # one row leaves that of the newest
         self.before_attention, self.before_layers = nn.LayerNorm(width), nn.LayerNorm(width)
         self.attention = Attention(length, width, heads, dropout, newest=newest)
         self.enter, self.leave = nn.Linear(width, hidden), nn.Linear(hidden, width)

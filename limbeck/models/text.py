@@ -267,6 +267,8 @@ class Attention(nn.Module):
 class Block(nn.Module):
     """Attention and two layers, each normalized before and added (Xiong et al. 2020, On Layer Normalization, pre-LN)."""
 
+    is_residual = True
+
     def __init__(self, width: int, heads: int, hidden: int, dropout: float) -> None:
         super().__init__()
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)

@@ -1,8 +1,9 @@
 """How far to cut: to a share of the channels, to a budget of MACs, or until the measured p95 is short enough."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sized
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -11,14 +12,12 @@ from limbeck.components import bind
 from limbeck.errors import ParamsError
 from limbeck.models import Network, count_macs
 from limbeck.params import PruneParams
-from limbeck.pruning.cutting import Ranking
+from limbeck.pruning.blocks import JUDGES, Blocks, Losses
+from limbeck.pruning.cutting import Channels
 from limbeck.pruning.importances import IMPORTANCES, Observing
 
 FINEST = 100
 """Budgets are approached in shares of one in so many."""
-
-Losses = Callable[[], Iterable[Tensor]]
-"""Begins an epoch of training batches and gives the loss of each."""
 
 P95 = Callable[[Network], float]
 """A network's measured p95 in ms: the bound of its interval that speaks against it."""
@@ -26,11 +25,30 @@ P95 = Callable[[Network], float]
 
 @dataclass(frozen=True)
 class Step:
-    """One step of pruning: the share of channels that is gone, MACs of one sample, and whether it cut anything."""
+    """One step of pruning: the share of channels or blocks that is gone, MACs of one sample, and whether it cut anything."""
 
     share: float
     macs: int
     has_cut: bool
+
+
+class Ranking(Protocol):
+    """A network's channels or blocks, judged: what goes for a share, a copy without it, and the cut in place.
+
+    whole: what was there before the first cut. least: how far it goes, for messages.
+    """
+
+    whole: Any
+    least: str
+
+    def doomed(self, share: float) -> Sized:
+        """What goes when `share` of all is to be gone."""
+
+    def cut(self, share: float) -> Network:
+        """A copy without it."""
+
+    def cut_(self, share: float) -> None:
+        """The network itself, without it."""
 
 
 def prune_(
@@ -41,17 +59,17 @@ def prune_(
     losses: Losses | None = None,
     p95_ms: P95 | None = None,
 ) -> Iterator[Step]:
-    """Cut channels out of `network.body`, in place, in `params.steps` steps; train it back between two.
+    """Cut channels or blocks out of `network.body`, in place, in `params.steps` steps; train it back between two.
 
-    Each step ranks the channels anew. A share grows evenly from step to step, MACs shrink by equal factors. For a
-    latency the share is found on the uncut network; the last step measures again, and cuts further where channels
-    ranked anew made the network slower.
+    Each step ranks them anew. A share grows evenly from step to step, MACs shrink by equal factors. For a
+    latency the share is found on the uncut network; the last step measures again, and cuts further where a new ranking
+    made the network slower.
 
     Args:
         network: a float network, changed in place.
         params: importance, scope, aim, steps, rounding.
         sample: one raw sample [1, ...].
-        losses: for an importance that observes the training data.
+        losses: for an importance or a judge that looks at the training data.
         p95_ms: for a latency.
 
     Yields:
@@ -61,16 +79,13 @@ def prune_(
         ParamsError: the MACs or the latency cannot be reached.
 
     """
-    importance = bind(params, IMPORTANCES, "importance")()
+    rank = _blocks(params, losses) if params.scope == "block" else _channels(params, sample, losses)
     before = count_macs(network, sample)
-    whole: dict[str, int] | None = None
+    whole: Any = None
     share = found = 0.0
     for step in range(1, params.steps + 1):
         network.eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # training may leave another
-        if isinstance(importance, Observing):
-            assert losses is not None, f"importance {params.use} observes losses"
-            importance.observe(network, losses())
-        ranking = Ranking(network, sample, importance, params, whole)
+        ranking = rank(network, whole)
         whole = ranking.whole
         if params.ratio is not None:
             share = params.ratio * step / params.steps
@@ -85,6 +100,35 @@ def prune_(
         has_cut = bool(ranking.doomed(share))
         ranking.cut_(share)
         yield Step(share, count_macs(network, sample), has_cut)
+
+
+def _channels(
+    params: PruneParams, sample: Tensor, losses: Losses | None
+) -> Callable[[Network, dict[str, int] | None], Ranking]:
+    importance = bind(params, IMPORTANCES, "importance")()
+
+    def rank(network: Network, whole: dict[str, int] | None) -> Ranking:
+        if isinstance(importance, Observing):
+            assert losses is not None, f"importance {params.use} observes losses"
+            importance.observe(network, losses())
+        return Channels(network, sample, importance, params, whole)
+
+    return rank
+
+
+def _blocks(params: PruneParams, losses: Losses | None) -> Callable[[Network, int | None], Ranking]:
+    judge = bind(params, JUDGES, "judge of blocks")()
+
+    def rank(network: Network, whole: int | None) -> Ranking:
+        ranking = Blocks(network, judge, params, losses, whole)
+        if not ranking.whole:
+            raise ParamsError(
+                "prune.scope is block, and this network has no block that could be skipped: none says is_residual = True. "
+                "Choose scope: layer, or a student with shortcuts (resnet, mobilenet, resnet1d, text_transformer)."
+            )
+        return ranking
+
+    return rank
 
 
 def smallest(keeps: Callable[[float], bool], low: float, high: float) -> float | None:
@@ -111,9 +155,8 @@ def _by_macs(ranking: Ranking, low: float, goal: float, sample: Tensor, params: 
     if share is None:
         reached = count_macs(ranking.cut(params.max_ratio), sample)
         raise ParamsError(
-            f"prune.max_macs asks for {params.max_macs:,} MACs; the narrowest this network gets with widths in multiples "
-            f"of {params.round_to} and at most {params.max_ratio:g} of a layer gone is {reached:,}. Raise it, lower "
-            "round_to, raise max_ratio, or choose a smaller student."
+            f"prune.max_macs asks for {params.max_macs:,} MACs; {ranking.least} is {reached:,}. Raise it, lower round_to, "
+            "raise max_ratio, or choose a smaller student."
         )
     return share
 
@@ -125,8 +168,7 @@ def _by_latency(ranking: Ranking, low: float, p95_ms: P95, params: PruneParams) 
     if share is None:
         reached = p95_ms(ranking.cut(params.max_ratio))
         raise ParamsError(
-            f"prune.latency asks for a p95 of {limit:g} ms; the narrowest this network gets with widths in multiples of "
-            f"{params.round_to} and at most {params.max_ratio:g} of a layer gone takes up to {reached:.4g} ms. Choose a "
+            f"prune.latency asks for a p95 of {limit:g} ms; {ranking.least} takes up to {reached:.4g} ms. Choose a "
             "shallower or narrower student.model, allow more threads, or raise contract.max_p95_ms with it."
         )
     return share

@@ -17,6 +17,7 @@ from limbeck import models
 from limbeck.checkpoint import Cut, Spec
 from limbeck.models import CUTTABLE, Network
 from limbeck.models.features import head_of
+from limbeck.models.skipping import skipped
 from limbeck.params import PruneParams
 from limbeck.pruning.importances import Importance
 
@@ -124,7 +125,7 @@ def _floor(width: int, params: PruneParams) -> int:
     return math.ceil(least / params.round_to) * params.round_to
 
 
-class Ranking:
+class Channels:
     """A network's channels in the order of their importance, ready to be cut.
 
     Args:
@@ -148,6 +149,10 @@ class Ranking:
         self._graph = Graph(network, sample)
         self.groups = self._graph.groups(importance)
         self.whole = whole or {group.root: len(group.scores_C) for group in self.groups}
+        self.least = (
+            f"the narrowest this network gets with widths in multiples of {params.round_to} and at most "
+            f"{params.max_ratio:g} of a layer gone"
+        )
 
     def doomed(self, share: float) -> dict[str, list[int]]:
         """The channels that go, by the root of their group, when `share` of all is to be gone."""
@@ -199,6 +204,11 @@ class Opaque:
         return 1
 
     get_in_channel_groups = get_out_channel_groups
+
+
+def cut_spec(spec: Spec, network: Network) -> Spec:
+    """The spec of a network that was cut: its widths, and the blocks that it skips."""
+    return spec.model_copy(update={"cuts": cuts_of(spec, network), "skipped": skipped(network.body)})
 
 
 def cuts_of(spec: Spec, network: Network) -> dict[str, Cut]:

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from limbeck.params import Params
-from limbeck.pruning import IMPORTANCES
+from limbeck.pruning import IMPORTANCES, JUDGES
 from stages.__main__ import check_components
 from tests.conftest import ROOT, TINY
 from tests.pipeline.clones import Clone
@@ -26,13 +26,13 @@ def test_every_section_on_the_page_is_one_that_the_pipeline_takes(block: dict[st
 
 def test_the_sections_show_each_aim() -> None:
     sections = [block["targets"]["phone"]["prune"] for block in BLOCKS if "prune" in block["targets"]["phone"]]
-    aims = [{key for key in ("ratio", "latency") if section[key]} for section in sections]
-    assert aims == [{"ratio"}, {"ratio"}, {"latency"}]
+    aims = [{key for key in ("ratio", "max_macs", "latency") if section[key]} for section in sections]
+    assert aims == [{"ratio"}, {"ratio"}, {"max_macs"}, {"latency"}]
 
 
-def test_the_table_names_every_importance() -> None:
+def test_the_tables_name_every_importance_and_every_judge_of_blocks() -> None:
     head, *rows = re.findall(r"^\| `(\w+)` \|", text_of("pruning"), re.MULTILINE)
-    assert (head, rows) == ("use", list(IMPORTANCES))
+    assert (head, rows) == ("use", [*IMPORTANCES, "use", *JUDGES])
 
 
 def test_what_the_page_says_of_zeros_was_measured() -> None:

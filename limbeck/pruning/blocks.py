@@ -1,0 +1,92 @@
+"""Whole blocks go: which ones a network can do without, and the cut.
+
+Time follows depth more closely than width: a layer of half the channels still has to be started, and moves bytes. What
+lies in JUDGES says what a block matters: it is called with the network, the names of its blocks and a maker of losses,
+and answers a figure for each block, the least of which goes first.
+"""
+
+import copy
+import math
+from collections.abc import Callable, Iterable
+from itertools import islice
+from typing import TypeAlias
+
+import torch
+from pydantic import PositiveInt
+from torch import Tensor
+
+from limbeck.models import Network
+from limbeck.models.skipping import residual, skip_, without
+from limbeck.params import PruneParams
+from limbeck.pruning.cutting import SLACK
+
+Losses: TypeAlias = Callable[[], Iterable[Tensor]]
+"""Begins an epoch of training batches and gives the loss of each."""
+Judge: TypeAlias = Callable[[Network, list[str], Losses | None], list[float]]
+
+
+def loss(*, num_batches: PositiveInt) -> Judge:
+    """The mean loss of `num_batches` training batches when the block alone is skipped.
+
+    Veit et al. 2016, Residual Networks Behave Like Ensembles of Relatively Shallow Networks, section 4.1: most single
+    blocks of a trained ResNet can be left out at little cost, and this is what each of them costs.
+    """
+
+    def judge(network: Network, names: list[str], losses: Losses | None) -> list[float]:
+        assert losses is not None, "the loss is looked at"
+        found = []
+        for name in names:
+            with torch.no_grad(), without(network.body, name):
+                values = [each.item() for each in islice(losses(), num_batches)]
+            found.append(sum(values) / len(values))
+        return found
+
+    return judge
+
+
+def random() -> Judge:
+    """Blocks by lot: the control that a judge has to beat."""
+    return lambda _, names, __: torch.rand(len(names)).tolist()
+
+
+JUDGES: dict[str, Callable[..., Judge]] = {"loss": loss, "random": random}
+
+
+class Blocks:
+    """A network's blocks in the order of what they matter, ready to be skipped.
+
+    Args:
+        network: a float network in evaluation mode.
+        judge: judges its blocks, once, now.
+        params: `max_ratio`.
+        losses: for a judge that looks at them.
+        whole: how many blocks there were before the first cut; None where that is now.
+
+    """
+
+    def __init__(
+        self, network: Network, judge: Judge, params: PruneParams, losses: Losses | None, whole: int | None
+    ) -> None:
+        self._network = network
+        names = residual(network.body)
+        scores = judge(network, names, losses) if names else []
+        self._ranked = [name for _, name in sorted(zip(scores, names, strict=True), key=lambda pair: pair[0])]
+        self.whole = len(names) if whole is None else whole
+        self.least = (
+            f"the shallowest this network gets with at most {params.max_ratio:g} of its {self.whole} blocks gone"
+        )
+
+    def doomed(self, share: float) -> list[str]:
+        """The blocks that go when `share` of all is to be gone, rounded down."""
+        gone = self.whole - len(self._ranked)
+        return self._ranked[: max(0, math.floor(self.whole * share + SLACK) - gone)]
+
+    def cut(self, share: float) -> Network:
+        """A copy of the network without them."""
+        tried = copy.deepcopy(self._network)
+        skip_(tried.body, self.doomed(share))
+        return tried
+
+    def cut_(self, share: float) -> None:
+        """Skip them in the network itself, in place."""
+        skip_(self._network.body, self.doomed(share))

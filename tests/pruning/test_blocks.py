@@ -1,0 +1,152 @@
+"""Whole blocks go: those whose input may stand for their output, the least missed first."""
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from limbeck import export, models, quantization
+from limbeck.checkpoint import SPEC as SPEC_FILE
+from limbeck.checkpoint import Spec
+from limbeck.components import Component
+from limbeck.errors import ParamsError
+from limbeck.evaluation import predict
+from limbeck.models.skipping import residual, skipped
+from limbeck.params import Params, PruneParams
+from limbeck.pruning import JUDGES, cut_spec, prune_
+from tests.pruning.test_importances import prune_params
+from tests.test_compression import samples, seasoned, spec_of
+
+DEEP = spec_of(Component(use="resnet", width=8, depth=20))
+SAMPLE = torch.from_numpy(samples(1))
+TEXTS = Spec(
+    model=Component.model_validate({"use": "text_transformer", "rows": 50, "width": 8, "depth": 3, "heads": 2, "hidden": 8}),
+    shape=(6,), dtype="int32", classes=("a", "b", "c"), mean=(), std=(),
+)  # fmt: skip
+
+
+def of_blocks(tiny: Params, **changes: Any) -> PruneParams:
+    return prune_params(
+        tiny, **{"use": "loss", "num_batches": 2, "scope": "block", "ratio": 0.5, "steps": 1, **changes}
+    )
+
+
+def losses_of(network: nn.Module) -> Iterator[Tensor]:
+    x, y = torch.from_numpy(samples(16)), torch.arange(16) % 3
+    for part, labels in zip(x.chunk(4), y.chunk(4), strict=True):
+        yield nn.functional.cross_entropy(network(part), labels)
+
+
+def test_blocks_that_change_the_shape_stay() -> None:
+    names = ["blocks.1", "blocks.2", "blocks.4", "blocks.5", "blocks.7", "blocks.8"]
+    assert residual(seasoned(DEEP).body) == ["blocks.0", *names]
+
+
+def test_a_block_matters_as_much_as_the_loss_of_some_batches_without_it(tiny: Params) -> None:
+    network = seasoned(DEEP)
+    names = residual(network.body)
+    found = JUDGES["loss"](num_batches=2)(network, names, lambda: losses_of(network))
+    assert residual(network.body) == names, "all are back"
+    by_hand = []
+    for name in names:
+        without = models.build(DEEP.model_copy(update={"skipped": (name,)})).eval()
+        without.load_state_dict(
+            {key: value for key, value in network.state_dict().items() if not key.startswith(f"body.{name}.")}
+        )
+        by_hand.append(sum(loss.item() for loss in islice(losses_of(without), 2)) / 2)
+    assert found == pytest.approx(by_hand)
+    list(prune_(network, of_blocks(tiny, ratio=2 / 7), SAMPLE, losses=lambda: losses_of(network)))
+    assert set(skipped(network.body)) == set(sorted(names, key=lambda name: by_hand[names.index(name)])[:2])
+
+
+@settings(max_examples=10)
+@given(ratio=st.floats(0.01, 0.9), steps=st.integers(1, 3))
+def test_as_many_go_as_the_share_says_and_the_rest_keeps_its_names(tiny: Params, ratio: float, steps: int) -> None:
+    network = seasoned(DEEP)
+    *_, last = prune_(network, prune_params(tiny, use="random", scope="block", ratio=ratio, steps=steps), SAMPLE)
+    assert len(skipped(network.body)) == int(7 * ratio + 1e-6)
+    assert last.macs == models.count_macs(network, SAMPLE)
+    assert set(network.state_dict()) <= set(seasoned(DEEP).state_dict())
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_a_budget_of_macs_takes_no_more_blocks_than_it_needs(tiny: Params, steps: int) -> None:
+    network = seasoned(DEEP)
+    whole = models.count_macs(network, SAMPLE)
+    without = DEEP.model_copy(update={"skipped": tuple(residual(network.body)[:1])})
+    each = whole - models.count_macs(models.build(without), SAMPLE)
+    limit = whole - 3 * each + 1
+    params = of_blocks(tiny, ratio=None, max_macs=limit, steps=steps)
+    *_, last = prune_(network, params, SAMPLE, losses=lambda: losses_of(network))
+    assert limit - each < last.macs <= limit
+
+
+def test_a_network_without_some_comes_back_to_the_bit_through_every_stage(tmp_path: Path, tiny: Params) -> None:
+    network, x = seasoned(DEEP), samples()
+    list(prune_(network, of_blocks(tiny), SAMPLE, losses=lambda: losses_of(network)))
+    spec = cut_spec(DEEP, network)
+    assert len(spec.skipped) == 3
+    models.save(tmp_path / "pruned", spec, network)
+    again_spec, again = models.load(tmp_path / "pruned")
+    assert again_spec.skipped == spec.skipped
+    assert np.array_equal(predict(again, x), predict(network, x))
+
+    list(prune_(again, prune_params(tiny, ratio=0.5), SAMPLE))  # narrower, too
+    spec = cut_spec(again_spec, again)
+    assert spec.cuts
+    assert spec.skipped == again_spec.skipped
+    models.save(tmp_path / "narrow", spec, again)
+    spec, narrow = models.load(tmp_path / "narrow")
+    described = quantization.describe("static", "u8s7", Component(use="mse"))
+    prepared = quantization.prepare(narrow, described, spec.shape, torch.uint8)
+    quantization.calibrate_(prepared, x, 8)
+    quantization.save(tmp_path / "int8", spec.model_copy(update={"quantization": described}), prepared)
+    _, int8 = quantization.load(tmp_path / "int8")
+    export.to_onnx(tmp_path / "int8.onnx", int8, spec, 18, {})
+    export.check_parity(tmp_path / "int8.onnx", int8, x, max_difference=None, min_equal=0.8)
+
+
+def test_blocks_of_a_transformer_go_with_their_attention(tmp_path: Path, tiny: Params) -> None:
+    torch.manual_seed(0)
+    network = models.build(TEXTS).eval()
+    codes = np.random.default_rng(0).integers(1, 50, (8, 6), dtype=np.int32)
+    params = prune_params(tiny, use="random", scope="block", ratio=0.4, steps=1)
+    list(prune_(network, params, torch.from_numpy(codes[:1])))
+    spec = cut_spec(TEXTS, network)
+    assert len(spec.skipped) == 1
+    models.save(tmp_path / "m", spec, network)
+    _, again = models.load(tmp_path / "m")
+    assert np.array_equal(predict(again, codes), predict(network, codes))
+
+
+def test_a_network_without_shortcuts_says_so(tiny: Params) -> None:
+    network = seasoned(spec_of(Component(use="convnet", width=8, depth=2)))
+    with pytest.raises(ParamsError, match=r"no block that could be skipped.* Choose scope: layer, or a student with"):
+        list(prune_(network, of_blocks(tiny), SAMPLE, losses=lambda: losses_of(network)))
+
+
+def test_macs_that_no_depth_reaches_say_how_shallow_it_gets(tiny: Params) -> None:
+    network = seasoned(DEEP)
+    with pytest.raises(
+        ParamsError, match=r"10 MACs; the shallowest this network gets with at most 0.9 of its 7 blocks gone is"
+    ):
+        list(
+            prune_(
+                network,
+                of_blocks(tiny, ratio=None, max_macs=10, max_ratio=0.9),
+                SAMPLE,
+                losses=lambda: losses_of(network),
+            )
+        )
+
+
+def test_a_checkpoint_that_skips_nothing_is_written_as_it_was_before_there_were_any(tmp_path: Path) -> None:
+    models.save(tmp_path, DEEP, seasoned(DEEP))
+    assert "skipped" not in (tmp_path / SPEC_FILE).read_text(encoding="utf-8")
