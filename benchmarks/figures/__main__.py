@@ -17,6 +17,7 @@ from benchmarks.peers import python_with
 from benchmarks.places import ROOT, about
 from flows import environment, workspace
 from limbeck.atomic import replace, write_json
+from limbeck.components import NONE
 from limbeck.selection import FP32, INT8
 
 PLACE = ROOT / "work/figures"
@@ -29,14 +30,18 @@ MLPERF_TINY = {
 }
 
 
-def with_seed(recipe: str, seed: int) -> Path:
-    """The workspace of a recipe with another seed."""
-    params = yaml.safe_load(workspace.recipe(recipe).read_text(encoding="utf-8"))
-    source = PLACE / "params" / f"{recipe}-{seed}.yaml"
+def with_seed(recipe: str, seed: int, *, control: bool = False) -> Path:
+    """The workspace of a recipe with another seed; as a control, nothing in it is distilled."""
+    params = yaml.safe_load(workspace.recipe(recipe).read_text(encoding="utf-8")) | {"seed": seed}
+    if control:
+        for target in params["targets"].values():
+            target["distill"] = {"use": NONE}
+    name = f"{recipe}-{seed}-control" if control else f"{recipe}-{seed}"
+    source = PLACE / "params" / f"{name}.yaml"
     source.parent.mkdir(parents=True, exist_ok=True)
     with replace(source) as partial:
-        partial.write_text(yaml.safe_dump(params | {"seed": seed}, sort_keys=False), encoding="utf-8")
-    return workspace.create(PLACE / f"{recipe}-{seed}", source, links=True)
+        partial.write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
+    return workspace.create(PLACE / name, source, links=True)
 
 
 def dynamically_quantized(folder: Path, target: str, into: Path) -> Path:
@@ -126,11 +131,12 @@ def main(
     recipe: Annotated[str, typer.Argument(help="One of recipes/.")],
     target: Annotated[str, typer.Argument(help="One of its targets.")],
     seed: Annotated[int, typer.Option(help="Of splits, views and weights.")] = 0,
+    control: Annotated[bool, typer.Option("--control", help="The same without a teacher: labels alone.")] = False,
     out: Annotated[Path, typer.Option(help="Where the result goes.")] = RESULTS,
 ) -> None:
     """Run to the end, or on from where a killed one was; then measure beside peers on an otherwise idle machine."""
     environment.settle()
-    folder = with_seed(recipe, seed)
+    folder = with_seed(recipe, seed, control=control)
     done = subprocess.run(
         [str(Path(sys.executable).with_name("dvc")), "--wait-for-lock", "repro", f"benchmark@{target}"], cwd=folder,
         env={**os.environ, "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])},
@@ -138,11 +144,11 @@ def main(
     if done.returncode:
         raise SystemExit(done.returncode)
     result = {
-        **about(f"python -m benchmarks.figures {recipe} {target} --seed {seed}"),
-        "recipe": recipe, "target": target, "seed": seed,
+        **about(f"python -m benchmarks.figures {recipe} {target} --seed {seed}{' --control' if control else ''}"),
+        "recipe": recipe, "target": target, "seed": seed, "control": control,
         **figures(folder, target), "by_turns": beside_peers(recipe, target, folder),
     }  # fmt: skip
-    write_json(out / f"{recipe}-{target}-{seed}.json", result)
+    write_json(out / f"{recipe}-{target}-{seed}{'-control' if control else ''}.json", result)
     for name, found in result["by_turns"].items():
         quality = "-" if found["accuracy"] is None else f"{100 * found['accuracy']:.2f} %"
         print(f"{name:37} {found['bytes']:>9,} B  {quality}  p50 {found['p50_us']:.0f} us")

@@ -65,11 +65,11 @@ def main() -> None:
         name: (litert_of if path.endswith(".tflite") else onnxruntime_of)(Path(path))
         for name, path in spec["files"].items()
     }
-    right: dict[str, float | None] = {}
+    right: dict[str, NDArray[np.bool_] | None] = {}
     fed = {}
     for name, (take, answer) in opened.items():
         try:
-            right[name] = float(np.mean([answer(take(one)).argmax() == label for one, label in zip(x, y, strict=True)]))
+            right[name] = np.array([answer(take(one)).argmax() == label for one, label in zip(x, y, strict=True)])
             fed[name] = take(x[0])
         except OtherInput as other:
             right[name], fed[name] = None, other.fed
@@ -88,7 +88,8 @@ def main() -> None:
         files={
             name: {
                 "bytes": Path(path).stat().st_size,
-                "accuracy": right[name],
+                "accuracy": None if (found := right[name]) is None else float(found.mean()),
+                "right": None if found is None else np.packbits(found).tobytes().hex(),
                 "p50_us": median(p50[name]),
             }
             for name, path in spec["files"].items()
