@@ -22,7 +22,7 @@ from limbeck.data.prepared import read
 from limbeck.edge import measure as edge
 from limbeck.evaluation import estimate, paired_difference, scorer
 from limbeck.export import run, to_onnx
-from limbeck.graphs import pack_tables
+from limbeck.graphs import pack
 from limbeck.params import QuantizeParams
 from limbeck.quantization.arithmetic import arithmetic_of
 
@@ -51,7 +51,7 @@ def file_of(
     constants = [numpy_helper.from_array(value, name) for name, value in tensors.items()]
     graph = helper.make_graph(nodes, "made", described[:1], described[1:], constants)
     domains = [helper.make_opsetid("", OPSET), helper.make_opsetid("com.microsoft", 1)]
-    model = pack_tables(helper.make_model(graph, opset_imports=domains, ir_version=10))
+    model = pack(helper.make_model(graph, opset_imports=domains, ir_version=10))
     path.write_bytes(model.SerializeToString())
     return path
 

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from flows.graph import Stage
 from flows.machine import Stopped
+from flows.turns import forget_zombies
 from limbeck.errors import LimbeckError
 
 STATUS = Path(".limbeck/status")
@@ -133,6 +134,7 @@ class Runner:
 
     def _execute(self, stage: Stage, take: Callable[[str], None], *, force: bool) -> tuple[int, bool]:
         command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage.name]
+        forget_zombies(self.workspace)
         with self._lock:
             if self._stopped.is_set():
                 raise Stopped("the run was interrupted")

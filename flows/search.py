@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flows import environment, space, workspace
-from flows.turns import alone
+from flows.turns import alone, forget_zombies
 from limbeck import params as params_file
 from limbeck.atomic import replace, write_json
 from limbeck.errors import LimbeckError
@@ -177,6 +177,7 @@ class Search:
             raise TrialFailed(str(error)) from None
         log = place / ".limbeck/search.log"
         log.parent.mkdir(exist_ok=True)
+        forget_zombies(place)
         with log.open("w", encoding="utf-8") as stream:
             done = subprocess.run(
                 # it waits, for a killed search's dvc may still be ending

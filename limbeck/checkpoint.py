@@ -41,7 +41,7 @@ class Quantization(BaseModel):
 
     `observer` took the ranges of activations from the calibration split; where the network was `trained` quantized,
     they come from training. `float_layers` are modules of the network that compute in float, `table_bits` those of each
-    number in a table of embeddings.
+    number in a table of embeddings, `weight_bits` those of weights between the first layer and the last.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -53,12 +53,17 @@ class Quantization(BaseModel):
     trained: bool
     versions: dict[str, str]
     table_bits: Literal[4, 8] = 8
+    weight_bits: Literal[4, 8] = 8
 
     @model_serializer(mode="wrap")
     def _without_bits_that_are_usual(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         written: dict[str, Any] = dump(self)
-        if self.table_bits == 8:  # the key is younger than the format: a file that does not use it stays as it was
-            del written["table_bits"]
+        for key in (
+            "table_bits",
+            "weight_bits",
+        ):  # younger than the format: a file that does not use one stays as it was
+            if written[key] == 8:
+                del written[key]
         return written
 
 

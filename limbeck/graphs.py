@@ -10,7 +10,9 @@ import onnx
 FOLDED = 1024
 """A constant of no more numbers is folded in any case."""
 PACKED = 1024
-"""A table of fewer numbers is not packed: the nodes that unpack it would take more bytes."""
+"""What has fewer numbers is not packed: the nodes that unpack it would take more bytes."""
+HAS_INT4 = 21
+"""From this opset ONNX itself has a type for it."""
 INT4 = np.arange(-8, 8, dtype=np.int8)
 BYTES = {onnx.TensorProto.INT8: np.int8, onnx.TensorProto.UINT8: np.uint8}
 
@@ -60,26 +62,36 @@ def narrow_zeros(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-def pack_tables(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Store tables whose numbers need 4 bits two to a byte, in place; which table that is, its numbers say.
+def pack(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Store tables and weights whose numbers need 4 bits two to a byte, in place; which those are, their numbers say.
 
-    Operators of plain ONNX unpack them, over constants: ONNX Runtime folds that when it opens the file, and serves from a table
-    in int8, as fast as if it had been stored so. (Its own operator for it, GatherBlockQuantized, would leave the table packed
-    in memory. Other runtimes do not know that one, and none of its uses may be a multiplication.)
+    Where the opset has the type int4, that and a Cast; else operators of plain ONNX unpack them. All are over constants: ONNX
+    Runtime folds them when it opens the file, and computes with bytes, as fast as if they had been stored so. (Its own
+    operator for tables, GatherBlockQuantized, would leave them packed in memory. Other runtimes do not know that one, and
+    none of its uses may be a multiplication.)
     """
     graph = model.graph
-    gathered = {node.input[0] for node in graph.node if node.op_type == "Gather"}
+    used = {node.input[0] for node in graph.node if node.op_type in ("Gather", "DequantizeLinear")}
+    has_int4 = any(opset.domain == "" and opset.version >= HAS_INT4 for opset in model.opset_import)
     nodes: list[onnx.NodeProto] = []
     for tensor in list(graph.initializer):
-        if tensor.data_type != onnx.TensorProto.INT8 or tensor.name not in gathered or len(tensor.dims) != 2:
+        if tensor.data_type != onnx.TensorProto.INT8 or tensor.name not in used:
             continue
         values = onnx.numpy_helper.to_array(tensor)
         if values.size < PACKED or values.min() < INT4.min() or values.max() > INT4.max():
             continue
         table = tensor.name
+        if has_int4:
+            graph.initializer.remove(tensor)
+            low, high = np.pad(values.flatten(), (0, values.size % 2)).view(np.uint8).reshape(-1, 2).T & 15
+            raw = (low | high << 4).tobytes()
+            packed = onnx.helper.make_tensor(f"{table}.packed", onnx.TensorProto.INT4, values.shape, raw, raw=True)
+            graph.initializer.append(packed)
+            nodes.append(onnx.helper.make_node("Cast", [f"{table}.packed"], [table], to=onnx.TensorProto.INT8))
+            continue
         codes = (values - INT4[0]).astype(np.uint8)
         odd = len(codes) % 2
-        low, high = np.split(np.pad(codes, ((0, odd), (0, 0))), 2)
+        low, high = np.split(np.pad(codes, ((0, odd), *((0, 0),) * (codes.ndim - 1))), 2)
         constants = {"packed": low | high << 4, "mask": np.uint8(15), "shift": np.uint8(4), "levels": INT4}
         steps: list[tuple[str, list[str], str, dict[str, Any]]] = [
             ("BitwiseAnd", ["packed", "mask"], "low", {}),

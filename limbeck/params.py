@@ -430,7 +430,8 @@ class QuantizeParams(Section):
 
     Calibration with each of the `observers`, then up to `max_float_layers` layers in float, then training (`qat`; null
     ends the ladder before it).
-    `arithmetic: auto` follows the target's `instructions`. `table_bits` are those of each number in a table of embeddings.
+    `arithmetic: auto` follows the target's `instructions`. `table_bits` are those of each number in a table of embeddings,
+    `weight_bits` those of the weights of all layers but the first and the last.
     """
 
     use: str
@@ -440,6 +441,7 @@ class QuantizeParams(Section):
     max_float_layers: NonNegativeInt
     qat: ShortTrainParams | None
     table_bits: Literal[4, 8] = 8
+    weight_bits: Literal[4, 8] = 8
 
 
 class ExportParams(Section):

@@ -215,7 +215,11 @@ class _Planner:
         self.log(f"{self.name}: {self.label(as_int8)}, quantizing")
         arithmetic = arithmetic_of(quantize.arithmetic, self.target.instructions)
         described = quantization.describe(
-            quantize.use, arithmetic, quantize.observers[0], table_bits=quantize.table_bits
+            quantize.use,
+            arithmetic,
+            quantize.observers[0],
+            table_bits=quantize.table_bits,
+            weight_bits=quantize.weight_bits,
         )
         prepared = quantization.prepare(network, described, spec.shape, models.torch_dtype(spec.dtype))
         quantization.calibrate_(prepared, self.samples, quantize.batch_size)

@@ -57,7 +57,7 @@ def static(quantization: Quantization) -> Any:
         dtype=torch.int8, quant_min=lowest, quant_max=highest,
         qscheme=torch.per_channel_symmetric, ch_axis=0, observer_or_fake_quant_ctr=weight_ranges,
     )  # fmt: skip
-    quantizer = OnnxRuntimeQuantizer(quantization.table_bits)
+    quantizer = OnnxRuntimeQuantizer(quantization.table_bits, quantization.weight_bits)
     for name in quantization.float_layers:
         quantizer.set_module_name_qconfig(name, None)
     return quantizer.set_global(QuantizationConfig(activations, activations, weights, None, quantization.trained))
@@ -73,7 +73,7 @@ def prepare(network: Network, quantization: Quantization, shape: tuple[int, ...]
     step without norms is a short one. `network` is left as it is; the graph takes batches of 2 and more.
 
     Raises:
-        ParamsError: tables are to have 4 bits, and there are none.
+        ParamsError: tables are to have 4 bits, and there are none; or weights are, and there are no layers between two others.
 
     """
     with quiet():
@@ -89,8 +89,14 @@ def prepare(network: Network, quantization: Quantization, shape: tuple[int, ...]
             op="call_function", target=torch.ops.aten.embedding.default
         ):
             raise ParamsError(
-                "quantize.table_bits is 4, and this student has no table of embeddings: its weights are multiplied, and "
-                "ONNX Runtime multiplies bytes. Set it to 8, or leave it out."
+                "quantize.table_bits is 4, and this student has no table of embeddings. Set it to 8, or leave it out; for weights "
+                "that are multiplied there is quantize.weight_bits."
+            )
+        num_layers = sum(isinstance(module, models.LAYERS) for module in network.modules())
+        if quantization.weight_bits == 4 and num_layers < 3:
+            raise ParamsError(
+                f"quantize.weight_bits is 4, and this student has {num_layers} layers: the first and the last keep 8 bits, and "
+                "none is left. Set it to 8, or choose a deeper student.model."
             )
         quantizer = bind(Component(use=quantization.use), SCHEMES, "quantization")(quantization)
         # not prepare_qat_pt2e, which keeps norms in training: its patterns take seconds to match, and none of them
@@ -138,6 +144,7 @@ def describe(
     float_layers: tuple[str, ...] = (),
     trained: bool = False,
     table_bits: Literal[4, 8] = 8,
+    weight_bits: Literal[4, 8] = 8,
 ) -> Quantization:
     """What a checkpoint must remember to build the same prepared model."""
     from importlib.metadata import version
@@ -149,6 +156,7 @@ def describe(
         float_layers=float_layers,
         trained=trained,
         table_bits=table_bits,
+        weight_bits=weight_bits,
         versions={name: version(name) for name in ("torch", "torchao")},
     )
 

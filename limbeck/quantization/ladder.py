@@ -85,7 +85,10 @@ class Ladder:
 
     def _static(self, _: list[Rung]) -> Iterator[Rung]:
         for observer in self.params.observers:
-            described = describe(self.params.use, self.arithmetic, observer, table_bits=self.params.table_bits)
+            described = describe(
+                self.params.use, self.arithmetic, observer, table_bits=self.params.table_bits,
+                weight_bits=self.params.weight_bits,
+            )  # fmt: skip
             words = (observer.use.rpartition(":")[2], *observer.keywords.values())
             yield self._calibrated("_".join(map(str, ("static", *words))), described)
 

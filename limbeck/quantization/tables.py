@@ -1,4 +1,4 @@
-"""Tables of embeddings in int8 or int4, each row by a scale of its own.
+"""Tables of embeddings in int8 or int4, and weights in int4: each row, or output channel, by a scale of its own.
 
 A row is read, not multiplied: it may have all 8 bits whatever multiplies bytes, or only 4, which halves the table (Guan et al.
 2019, Post-Training 4-bit Quantization on Embedding Tables, section 2: one range per row costs little and keeps the error of
@@ -25,14 +25,14 @@ embedding = torch.ops.aten.embedding.default
 
 
 class RowsByLeastSquares(PerChannelMinMaxObserver):  # type: ignore[misc]
-    """For each row of the table as it is now, not as it was, the range of least squared error.
+    """For each row of a table, or output channel of weights, as it is now, not as it was, the range of least squared error.
 
     State: both ends of each row's range [N].
     """
 
-    def forward(self, table_ND: Tensor) -> Tensor:
-        """[N, D], handed on."""
-        rows_ND = table_ND.detach()
+    def forward(self, table: Tensor) -> Tensor:
+        """[N, ...], handed on."""
+        rows_ND = table.detach().flatten(1)
         whole_N1 = (rows_ND.abs().amax(1, keepdim=True) / self.quant_max).clamp(min=SMALLEST)
         best_N1, least_N1 = whole_N1, torch.full_like(whole_N1, torch.inf)
         for share in SHARES:
@@ -47,11 +47,11 @@ class RowsByLeastSquares(PerChannelMinMaxObserver):  # type: ignore[misc]
         for state, value_N in ((self.min_val, -end_N), (self.max_val, end_N)):
             state.resize_(value_N.shape)
             state.copy_(value_N)
-        return table_ND
+        return table
 
 
 def rows_in(bits: Bits, *, trained: bool) -> QuantizationSpec:
-    """How a table is rounded: symmetric, by row. Of 8 bits no training needs to know, of 4 it does."""
+    """How a table, or weights of 4 bits, are rounded: symmetric, by row. Of 8 bits no training needs to know, of 4 it does."""
     low, high = LEVELS[bits]
     kind = PerChannelMinMaxObserver if bits == 8 else RowsByLeastSquares
     made = kind.with_args(eps=SMALLEST)

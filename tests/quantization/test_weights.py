@@ -1,0 +1,108 @@
+"""Weights of 4 bits: sixteen values for each output channel, half the bytes, multiplied as bytes."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from numpy.typing import NDArray
+from onnx import TensorProto
+from torch import nn
+from torch.nn import functional
+
+from limbeck import export, models, quantization
+from limbeck.checkpoint import Quantization, Spec
+from limbeck.components import Component
+from limbeck.errors import ParamsError
+from limbeck.evaluation import predict
+from limbeck.quantization.tables import Bits
+from tests.test_compression import samples, seasoned, spec_of
+
+RESNET = spec_of(Component(use="resnet", width=16, depth=8))
+INNER, OUTER = (16, 16, 3, 3), {(16, 3, 3, 3), (3, 64)}
+"""Of a layer between the first and the last, and of these two."""
+
+
+def described(bits: Bits, *, trained: bool = False) -> Quantization:
+    return quantization.describe("static", "u8s8", Component(use="mse"), trained=trained, weight_bits=bits)
+
+
+def calibrated(how: Quantization, spec: Spec = RESNET) -> nn.Module:
+    prepared = quantization.prepare(seasoned(spec), how, spec.shape, torch.uint8)
+    quantization.calibrate_(prepared, samples(), 8)
+    return prepared
+
+
+def weights_in(file: Path) -> dict[tuple[int, ...], NDArray[np.generic]]:
+    """What ONNX Runtime multiplies, once it has opened a file, by shape."""
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(file.with_suffix(".opened"))
+    onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    tensors = onnx.load(file.with_suffix(".opened")).graph.initializer
+    return {tuple(t.dims): onnx.numpy_helper.to_array(t) for t in tensors if t.data_type == TensorProto.INT8}
+
+
+def operators_run(file: Path) -> list[str]:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # it warns that this file is for this machine
+    options.optimized_model_filepath = str(file.with_suffix(".run"))
+    onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    return [node.op_type for node in onnx.load(file.with_suffix(".run")).graph.node]
+
+
+@pytest.mark.parametrize("opset", [18, 21])
+def test_half_the_bytes_are_the_same_operators_and_answer_as_the_model(opset: int, tmp_path: Path) -> None:
+    files = {}
+    for bits in (8, 4):
+        how: Quantization = described(bits)  # type: ignore[arg-type]
+        converted = quantization.convert(calibrated(how))
+        files[bits] = tmp_path / f"{bits}.onnx"
+        export.to_onnx(files[bits], converted, RESNET, opset, {})
+        export.check_parity(files[bits], converted, samples(), max_difference=None, min_equal=0.9)
+    weights = sum(tensor.size for shape, tensor in weights_in(files[8]).items() if len(shape) == 4)
+    saved = files[8].stat().st_size - files[4].stat().st_size
+    assert 0.45 * weights < saved < 0.52 * weights
+    assert operators_run(files[4]) == operators_run(files[8])
+
+
+def test_the_first_layer_and_the_last_keep_eight_bits(tmp_path: Path) -> None:
+    export.to_onnx(tmp_path / "4.onnx", quantization.convert(calibrated(described(4))), RESNET, 21, {})
+    found = weights_in(tmp_path / "4.onnx")
+    assert np.abs(found[INNER]).max() <= 8
+    assert all(np.abs(found[shape]).max() > 100 for shape in OUTER)
+
+
+def test_a_network_trained_in_four_bits_comes_back_to_the_bit(tmp_path: Path) -> None:
+    x, how = samples(), described(4, trained=True)
+    prepared = quantization.prepare(seasoned(RESNET), how, RESNET.shape, torch.uint8)
+    optimizer = torch.optim.SGD(prepared.parameters(), lr=0.05)
+    prepared.train()
+    labels, losses = torch.arange(len(x)) % 3, []
+    for _ in range(8):
+        losses.append(functional.cross_entropy(prepared(torch.from_numpy(x)), labels))
+        optimizer.zero_grad()
+        losses[-1].backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    assert losses[-1] < losses[0], "it learns through the rounding"
+    quantization.save(tmp_path / "q", RESNET.model_copy(update={"quantization": how}), prepared)
+    _, loaded = quantization.load(tmp_path / "q")
+    assert np.array_equal(predict(loaded, x), predict(quantization.convert(prepared), x))
+
+
+def test_a_network_of_two_layers_has_none_between_them() -> None:
+    spec = Spec(
+        model=Component.model_validate({"use": "mlp", "width": 8, "depth": 1}), shape=(5,), dtype="float32",
+        classes=("a", "b", "c"), mean=(0.0,) * 5, std=(1.0,) * 5,
+    )  # fmt: skip
+    with pytest.raises(
+        ParamsError, match="weight_bits is 4, and this student has 2 layers: .* choose a deeper student"
+    ):
+        quantization.prepare(models.build(spec), described(4), spec.shape, torch.float32)
+
+
+def test_a_checkpoint_with_usual_weights_is_written_as_it_always_was() -> None:
+    assert "weight_bits" not in described(8).model_dump()
+    assert described(4).model_dump()["weight_bits"] == 4
