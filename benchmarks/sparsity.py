@@ -24,7 +24,7 @@ from limbeck.edge import measure as edge
 from limbeck.export import to_onnx
 from limbeck.models import Network
 from limbeck.params import PruneParams
-from limbeck.pruning import cuts_of, prune_
+from limbeck.pruning import cut_spec, prune_
 from limbeck.quantization.arithmetic import arithmetic_of
 
 OPSET = 18
@@ -95,7 +95,7 @@ def files_of(place: Path, keywords: dict[str, Any]) -> dict[str, dict[str, Path]
         "teacher": (dense, spec),
         "2:4": (zeroed(dense, two_of_four), spec),
         "nine in ten": (zeroed(dense, nine_in_ten), spec),
-        "half the channels": (cut, spec.model_copy(update={"cuts": cuts_of(spec, cut)})),
+        "half the channels": (cut, cut_spec(spec, cut)),
     }
     found: dict[str, dict[str, Path]] = {"fp32": {}, "int8": {}}
     how = quantization.describe("static", arithmetic_of("auto", "any"), Component(use="min_max"))

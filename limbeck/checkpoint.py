@@ -58,12 +58,9 @@ class Quantization(BaseModel):
     @model_serializer(mode="wrap")
     def _without_bits_that_are_usual(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         written: dict[str, Any] = dump(self)
-        for key in (
-            "table_bits",
-            "weight_bits",
-        ):  # younger than the format: a file that does not use one stays as it was
-            if written[key] == 8:
-                del written[key]
+        # such keys are younger than the format: a file that does not use one stays as it was
+        for key in [key for key in ("table_bits", "weight_bits") if written[key] == 8]:
+            del written[key]
         return written
 
 

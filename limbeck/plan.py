@@ -143,7 +143,8 @@ class _Planner:
         except EdgeError as error:
             made.refusal = made.refusal or f"{self.name}: {error} (export.opset is {self.target.export.opset})"
         made.clauses = {variant: self.clauses(variant) for variant in (FP32, INT8) if variant in made.files}
-        if made.clauses and all(any(map(cannot_be, held)) for held in made.clauses.values()):
+        is_by_lot = not isinstance(self.target.prune, Unused) and self.target.prune.scope == "block"
+        if made.clauses and not is_by_lot and all(any(map(cannot_be, held)) for held in made.clauses.values()):
             lines = [f"{self.name}: no variant can keep the contract, whatever training gives."]
             for variant, held in made.clauses.items():
                 lines += [f"  {made.files[variant].label}: {c}; {ADVICE[c.clause]}" for c in held if cannot_be(c)]
@@ -239,7 +240,9 @@ class _Planner:
             ).upper_p95_ms  # fmt: skip
         *_, last = prune_(network, untrained, self.sample, p95_ms=p95_ms)
         if prune.scope == "block":
-            self.made.notes.append(f"{self.name}: which blocks go is for the trained network to say; here it is by lot")
+            self.made.notes.append(
+                f"{self.name}: which blocks go is for the trained network to say; here, by lot: bytes and times are an estimate"
+            )
         if prune.scope == "global":
             self.made.notes.append(f"{self.name}: trained weights rank otherwise; widths after pruning are an estimate")
         if prune.ratio is None:

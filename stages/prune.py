@@ -72,9 +72,9 @@ def run(
             spec, device, threads, benchmark.batch_size, prune.latency, opset=PROOF_OPSET, seed=seed, report=report
         )
         p95_ms = stopwatch.upper_p95_ms
-    quality, share = quality_before, 0.0
+    quality, share, is_cut = quality_before, 0.0, False
     for number, step in enumerate(prune_(network, prune, sample, losses=losses, p95_ms=p95_ms), start=1):
-        share = step.share
+        share, is_cut = step.share, is_cut or step.has_cut
         if not step.has_cut:
             report.curve({"epoch": 0, "arm": f"step{number}", "validation": quality})
             continue
@@ -88,9 +88,9 @@ def run(
             f"step {number} of {prune.steps}: {step.macs:,} MACs, {metric} {cut_to:.4f} cut, {quality:.4f} recovered"
         )
     spec = cut_spec(spec, network)
-    if not (spec.cuts or spec.skipped):
+    if not is_cut:
         report.warn(
-            "nothing was cut; lower prune.round_to, or ask for a higher ratio, fewer MACs or a shorter latency."
+            "nothing was cut; ask for a higher ratio, fewer MACs or a shorter latency, or lower prune.round_to."
         )
     models.save(out, spec, network)
     _, again = models.load(out)  # what is stored builds without torch-pruning and exports

@@ -20,7 +20,7 @@ from limbeck.errors import CheckpointError, ExportError, ParamsError
 from limbeck.evaluation import predict
 from limbeck.models import Network
 from limbeck.params import Params, PruneParams
-from limbeck.pruning import cuts_of, prune_
+from limbeck.pruning import cut_spec, prune_
 from tests.conftest import ROOT
 
 ZOO = [Component(use="resnet", width=8, depth=8), Component(use="convnet", width=8, depth=2)]
@@ -73,7 +73,7 @@ def test_a_pruned_network_loads_without_torch_pruning(tmp_path: Path, pruning: P
     spec = spec_of(ZOO[0])
     network = seasoned(spec)
     list(prune_(network, pruning, torch.from_numpy(samples(1))))
-    models.save(tmp_path / "m", spec.model_copy(update={"cuts": cuts_of(spec, network)}), network)
+    models.save(tmp_path / "m", cut_spec(spec, network), network)
     code = (
         "import sys; sys.modules['torch_pruning'] = None\n"
         "from pathlib import Path; from limbeck import models; models.load(Path(sys.argv[1]))"
@@ -149,7 +149,7 @@ def test_channels_stay_where_no_checkpoint_could_remember_that_they_went(
     assert network.get_submodule("body.conv1").out_channels == width
     assert network.get_submodule("body.conv2").out_channels == 4
     assert network.get_submodule("body.hidden").out_features == 6
-    models.save(tmp_path / "m", spec.model_copy(update={"cuts": cuts_of(spec, network)}), network)
+    models.save(tmp_path / "m", cut_spec(spec, network), network)
     _, again = models.load(tmp_path / "m")
     assert np.array_equal(predict(again, samples()), predict(network, samples()))
 

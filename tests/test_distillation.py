@@ -24,7 +24,7 @@ from limbeck.errors import CheckpointError, ParamsError
 from limbeck.evaluation import accuracy, predict
 from limbeck.models.growing import is_more
 from limbeck.params import DistillParams, Params, PruneParams, StudentParams, Tune, Unused, WarmStart
-from limbeck.pruning import cuts_of, prune_
+from limbeck.pruning import cut_spec, prune_
 from limbeck.teachers.outside import from_checkpoint
 from stages import distill
 from stages.__main__ import check_components
@@ -53,7 +53,7 @@ def cut(network: models.Network, spec: Spec, x: Any, tiny: Params) -> Spec:
     prune = tiny.targets["phone"].prune
     assert isinstance(prune, PruneParams)
     list(prune_(network, prune, torch.from_numpy(x[:1].copy())))
-    return spec.model_copy(update={"cuts": cuts_of(spec, network)})
+    return cut_spec(spec, network)
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from limbeck.evaluation import predict
 from limbeck.models import MODELS, Network
 from limbeck.models.mobilenet import InvertedResidual
 from limbeck.params import Params, PruneParams, WarmStart
-from limbeck.pruning import cuts_of, prune_
+from limbeck.pruning import cut_spec, prune_
 
 SOUNDS = st.sampled_from([(400, 1), (333, 1)])
 FRONT = {"rate_hz": st.just(1000), "frame_ms": st.just(64.0), "hop_ms": st.just(32.0), "num_mels": st.just(8)}
@@ -169,7 +169,7 @@ def pruned(tiny: Params, folder: Path, spec: Spec, ratio: float, round_to: int) 
     network, x = seasoned(spec), samples(spec)
     whole = models.num_params(network)
     list(prune_(network, prune.model_copy(update={"ratio": ratio, "round_to": round_to}), torch.from_numpy(x[:1])))
-    spec = spec.model_copy(update={"cuts": cuts_of(spec, network)})
+    spec = cut_spec(spec, network)
     assert bool(spec.cuts) == (models.num_params(network) < whole)
     models.save(folder, spec, network)
     again_spec, again = models.load(folder)

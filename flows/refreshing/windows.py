@@ -8,6 +8,7 @@ from collections.abc import Callable, Set
 from pathlib import Path
 
 from flows import environment
+from flows.turns import forget_zombies
 from limbeck.data.window import read_about
 from limbeck.errors import DataError, PublishingError, TrackingError
 from limbeck.windows import shelf
@@ -98,6 +99,7 @@ def track(folder: Path) -> Path:
     """
     environment.settle()
     folder = folder.resolve()
+    forget_zombies(next(place for place in folder.parents if (place / ".dvc").is_dir()))
     done = subprocess.run(
         [sys.executable, "-m", "dvc", "--wait-for-lock", "add", folder.name],
         cwd=folder.parent, env=dict(os.environ), capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,

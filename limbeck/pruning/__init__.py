@@ -10,7 +10,7 @@ docs/pruning.md tells how to use it.
 
 from limbeck.pruning.aims import P95, Step, prune_
 from limbeck.pruning.blocks import JUDGES, Losses
-from limbeck.pruning.cutting import cut_spec, cuts_of
+from limbeck.pruning.cutting import cut_spec
 from limbeck.pruning.importances import IMPORTANCES
 
-__all__ = ["IMPORTANCES", "JUDGES", "P95", "Losses", "Step", "cut_spec", "cuts_of", "prune_"]
+__all__ = ["IMPORTANCES", "JUDGES", "P95", "Losses", "Step", "cut_spec", "prune_"]

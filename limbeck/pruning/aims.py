@@ -35,11 +35,12 @@ class Step:
 class Ranking(Protocol):
     """A network's channels or blocks, judged: what goes for a share, a copy without it, and the cut in place.
 
-    whole: what was there before the first cut. least: how far it goes, for messages.
+    whole: what was there before the first cut. least: how far it goes, and advice: what would let it go further.
     """
 
     whole: Any
     least: str
+    advice: str
 
     def doomed(self, share: float) -> Sized:
         """What goes when `share` of all is to be gone."""
@@ -76,7 +77,7 @@ def prune_(
         What was done, after each step.
 
     Raises:
-        ParamsError: the MACs or the latency cannot be reached.
+        ParamsError: the MACs or the latency cannot be reached, or no block may go.
 
     """
     rank = _blocks(params, losses) if params.scope == "block" else _channels(params, sample, losses)
@@ -120,13 +121,7 @@ def _blocks(params: PruneParams, losses: Losses | None) -> Callable[[Network, in
     judge = bind(params, JUDGES, "judge of blocks")()
 
     def rank(network: Network, whole: int | None) -> Ranking:
-        ranking = Blocks(network, judge, params, losses, whole)
-        if not ranking.whole:
-            raise ParamsError(
-                "prune.scope is block, and this network has no block that could be skipped: none says is_residual = True. "
-                "Choose scope: layer, or a student with shortcuts (resnet, mobilenet, resnet1d, text_transformer)."
-            )
-        return ranking
+        return Blocks(network, judge, params, losses, whole)
 
     return rank
 
@@ -155,8 +150,8 @@ def _by_macs(ranking: Ranking, low: float, goal: float, sample: Tensor, params: 
     if share is None:
         reached = count_macs(ranking.cut(params.max_ratio), sample)
         raise ParamsError(
-            f"prune.max_macs asks for {params.max_macs:,} MACs; {ranking.least} is {reached:,}. Raise it, lower round_to, "
-            "raise max_ratio, or choose a smaller student."
+            f"prune.max_macs asks for {params.max_macs:,} MACs; {ranking.least} is {reached:,}. Raise it, {ranking.advice}, "
+            "or choose a smaller student."
         )
     return share
 

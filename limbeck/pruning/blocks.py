@@ -15,6 +15,7 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor
 
+from limbeck.errors import ParamsError
 from limbeck.models import Network
 from limbeck.models.skipping import residual, skip_, without
 from limbeck.params import PruneParams
@@ -34,8 +35,9 @@ def loss(*, num_batches: PositiveInt) -> Judge:
 
     def judge(network: Network, names: list[str], losses: Losses | None) -> list[float]:
         assert losses is not None, "the loss is looked at"
-        found = []
+        found, chance = [], torch.get_rng_state()
         for name in names:
+            torch.set_rng_state(chance)  # a loss that owns a network begins with an equal one
             with torch.no_grad(), without(network.body, name):
                 values = [each.item() for each in islice(losses(), num_batches)]
             found.append(sum(values) / len(values))
@@ -62,6 +64,9 @@ class Blocks:
         losses: for a judge that looks at them.
         whole: how many blocks there were before the first cut; None where that is now.
 
+    Raises:
+        ParamsError: none may go.
+
     """
 
     def __init__(
@@ -72,14 +77,22 @@ class Blocks:
         scores = judge(network, names, losses) if names else []
         self._ranked = [name for _, name in sorted(zip(scores, names, strict=True), key=lambda pair: pair[0])]
         self.whole = len(names) if whole is None else whole
+        self.most = math.floor(self.whole * params.max_ratio + SLACK)
+        self.advice = "raise max_ratio"
         self.least = (
             f"the shallowest this network gets with at most {params.max_ratio:g} of its {self.whole} blocks gone"
         )
+        if not self.most:
+            raise ParamsError(
+                f"prune.scope is block, and max_ratio {params.max_ratio:g} of the {self.whole} blocks of this network that could be "
+                "skipped are none. Raise it, choose scope: layer, or a deeper student.model with shortcuts (resnet, mobilenet, "
+                "text_transformer; one of your own says is_residual = True)."
+            )
 
     def doomed(self, share: float) -> list[str]:
-        """The blocks that go when `share` of all is to be gone, rounded down."""
+        """The blocks that go when `share` of all is to be gone: rounded up, but no more than `max_ratio` rounded down."""
         gone = self.whole - len(self._ranked)
-        return self._ranked[: max(0, math.floor(self.whole * share + SLACK) - gone)]
+        return self._ranked[: max(0, min(self.most, math.ceil(self.whole * share - SLACK)) - gone)]
 
     def cut(self, share: float) -> Network:
         """A copy of the network without them."""

@@ -153,6 +153,7 @@ class Channels:
             f"the narrowest this network gets with widths in multiples of {params.round_to} and at most "
             f"{params.max_ratio:g} of a layer gone"
         )
+        self.advice = "lower round_to, raise max_ratio"
 
     def doomed(self, share: float) -> dict[str, list[int]]:
         """The channels that go, by the root of their group, when `share` of all is to be gone."""

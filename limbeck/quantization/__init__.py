@@ -23,8 +23,6 @@ from limbeck.quantization.arithmetic import ARITHMETICS
 from limbeck.quantization.observers import OBSERVERS
 from limbeck.quiet import quiet
 
-SMALLEST_STEP = 2**-12
-
 
 def static(quantization: Quantization) -> Any:
     """Every convolution and linear layer, weights per output channel, less those that stay float."""
@@ -36,6 +34,7 @@ def static(quantization: Quantization) -> Any:
     from torchao.quantization.pt2e.quantizer import QuantizationConfig, QuantizationSpec
 
     from limbeck.quantization.quantizer import OnnxRuntimeQuantizer
+    from limbeck.quantization.tables import SMALLEST_STEP
 
     arithmetic = ARITHMETICS[quantization.arithmetic]
     if quantization.trained:
@@ -80,6 +79,8 @@ def prepare(network: Network, quantization: Quantization, shape: tuple[int, ...]
         from torchao.quantization.pt2e import allow_exported_model_train_eval
         from torchao.quantization.pt2e.quantize_pt2e import prepare_pt2e
 
+        from limbeck.quantization.quantizer import MULTIPLYING
+
         network = copy.deepcopy(network)
         network.train(quantization.trained)
         example = torch.zeros((2, *shape), dtype=dtype)
@@ -92,7 +93,7 @@ def prepare(network: Network, quantization: Quantization, shape: tuple[int, ...]
                 "quantize.table_bits is 4, and this student has no table of embeddings. Set it to 8, or leave it out; for weights "
                 "that are multiplied there is quantize.weight_bits."
             )
-        num_layers = sum(isinstance(module, models.LAYERS) for module in network.modules())
+        num_layers = sum(node.target in MULTIPLYING for node in graph.graph.nodes)
         if quantization.weight_bits == 4 and num_layers < 3:
             raise ParamsError(
                 f"quantize.weight_bits is 4, and this student has {num_layers} layers: the first and the last keep 8 bits, and "

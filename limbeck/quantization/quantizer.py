@@ -18,11 +18,11 @@ from torchao.quantization.pt2e.quantizer import (
 )
 from torchao.quantization.pt2e.quantizer.x86_inductor_quantizer import QUANT_ANNOTATION_KEY, X86InductorQuantizer
 
-from limbeck.quantization.tables import Bits, annotate_table, rows_in
+from limbeck.quantization.tables import SMALLEST_STEP, Bits, annotate_table, rows_in
 
 aten = torch.ops.aten
 CONVOLUTIONS = (aten.conv1d.default, aten.conv2d.default)
-LAYERS = (*CONVOLUTIONS, aten.linear.default)
+MULTIPLYING = (*CONVOLUTIONS, aten.linear.default)
 SUMS = (aten.add.Tensor, aten.add_.Tensor)
 AFTERWARDS = (aten.relu.default, aten.relu_.default, aten.batch_norm.default)
 """What becomes one operator with the convolution or sum before it."""
@@ -31,8 +31,8 @@ AFTERWARDS = (aten.relu.default, aten.relu_.default, aten.batch_norm.default)
 class OnnxRuntimeQuantizer(X86InductorQuantizer):  # type: ignore[misc]
     """Convolutions and linear layers as on x86, sums between them in int8, every convolution's output, and tables by row.
 
-    Weights of 4 bits are those between the first layer, which meets the sample, and the last, which makes the logits: both
-    are small and their rounding is felt most (Zhou et al. 2016, DoReFa-Net, section 2.7).
+    Weights of 4 bits are those between the first layer and the last, which makes the logits: their rounding is felt most
+    (Zhou et al. 2016, DoReFa-Net, section 2.7).
     """
 
     def __init__(self, table_bits: Bits, weight_bits: Bits) -> None:
@@ -55,10 +55,10 @@ class OnnxRuntimeQuantizer(X86InductorQuantizer):  # type: ignore[misc]
                 elif node.target in CONVOLUTIONS and _annotation(node).input_qspec_map:
                     _annotate_output(node, self.global_config)
             if self.weight_bits == 4:
-                _, *inner, _ = (node for node in model.graph.nodes if node.target in LAYERS)
+                _, *inner, _ = (node for node in model.graph.nodes if node.target in MULTIPLYING)
                 for node in inner:
                     if marked := _annotation(node).input_qspec_map:
-                        marked[node.args[1]] = rows_in(4, trained=self.global_config.is_qat)
+                        marked[node.args[1]] = rows_in(4, trained=self.global_config.is_qat, smallest=SMALLEST_STEP)
         return model
 
     def _nothing(self, *_: Any) -> None:

@@ -18,6 +18,8 @@ Bits: TypeAlias = Literal[4, 8]
 LEVELS: dict[Bits, tuple[int, int]] = {8: (-127, 127), 4: (-8, 7)}
 SMALLEST = 2.0**-24
 """Step of a row of zeros."""
+SMALLEST_STEP = 2**-12
+"""Of what is multiplied."""
 SHARES = tuple(share / 16 for share in range(8, 18))
 """Steps that are tried, in those that leave the largest number of a row unclipped upwards."""
 
@@ -33,10 +35,11 @@ class RowsByLeastSquares(PerChannelMinMaxObserver):  # type: ignore[misc]
     def forward(self, table: Tensor) -> Tensor:
         """[N, ...], handed on."""
         rows_ND = table.detach().flatten(1)
-        whole_N1 = (rows_ND.abs().amax(1, keepdim=True) / self.quant_max).clamp(min=SMALLEST)
+        smallest = float(self.eps)
+        whole_N1 = (rows_ND.abs().amax(1, keepdim=True) / self.quant_max).clamp(min=smallest)
         best_N1, least_N1 = whole_N1, torch.full_like(whole_N1, torch.inf)
         for share in SHARES:
-            step_N1 = whole_N1 * share
+            step_N1 = (whole_N1 * share).clamp(min=smallest)
             rounded_ND = (rows_ND / step_N1).round_().clamp_(self.quant_min, self.quant_max).mul_(step_N1)
             error_N1 = rounded_ND.sub_(rows_ND).square_().sum(1, keepdim=True)
             best_N1 = torch.where(error_N1 < least_N1, step_N1, best_N1)
@@ -50,13 +53,17 @@ class RowsByLeastSquares(PerChannelMinMaxObserver):  # type: ignore[misc]
         return table
 
 
-def rows_in(bits: Bits, *, trained: bool) -> QuantizationSpec:
-    """How a table, or weights of 4 bits, are rounded: symmetric, by row. Of 8 bits no training needs to know, of 4 it does."""
+def rows_in(bits: Bits, *, trained: bool, smallest: float = SMALLEST) -> QuantizationSpec:
+    """How a table, or weights of 4 bits, are rounded: symmetric, by row. Of 8 bits no training needs to know, of 4 it does.
+
+    `smallest` is the least step. Where rows are multiplied, a bias lies beside each: ONNX Runtime keeps it in 32 bits, in
+    steps of this one times that of the activations, and a row of zeros must not make it overflow.
+    """
     low, high = LEVELS[bits]
     kind = PerChannelMinMaxObserver if bits == 8 else RowsByLeastSquares
-    made = kind.with_args(eps=SMALLEST)
+    made = kind.with_args(eps=smallest)
     if trained and bits == 4:
-        made = FakeQuantize.with_args(observer=RowsByLeastSquares, eps=SMALLEST)
+        made = FakeQuantize.with_args(observer=RowsByLeastSquares, eps=smallest)
     return QuantizationSpec(
         dtype=torch.int8, quant_min=low, quant_max=high, qscheme=torch.per_channel_symmetric, ch_axis=0,
         observer_or_fake_quant_ctr=made,
@@ -78,7 +85,7 @@ def annotate_table(node: Node, key: str, bits: Bits, *, trained: bool) -> None:
         return
     shared = next((spec for spec in marked.values() if spec is not None), None)
     if shared is None or (bits == 4 and not any(marked[user] for user in marked if user.target == embedding)):
-        shared = rows_in(bits, trained=trained)
+        shared = rows_in(bits, trained=trained, smallest=SMALLEST_STEP if layers else SMALLEST)
         for layer in layers:
             layer.meta[key].input_qspec_map[table] = shared
     node.meta[key] = QuantizationAnnotation(input_qspec_map={table: shared}, _annotated=True)

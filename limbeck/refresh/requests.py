@@ -196,7 +196,7 @@ def for_budget(
 
     Where its file keeps the new clauses and the student before the cut would, too, that one is taken, uncut. Where it is too
     large or too slow, it is cut further by 1 - sqrt(allowed / measured), less the margin: what a convolution weighs and
-    multiplies goes with the square of its widths. Whether that was right is for the contract to say, on the file that ships.
+    multiplies goes with the square of its widths. Of blocks it takes 1 - allowed / measured. Whether that was right is for the contract to say, on the file that ships.
 
     Args:
         asked: target and clauses.
@@ -225,7 +225,8 @@ def for_budget(
     start = champion.student
     if over := {clause: share for clause, share in left.items() if share < 1}:
         clause = min(over, key=lambda clause: over[clause])
-        ratio = round(1 - math.sqrt(over[clause] * (1 - rules.margin)), 3)
+        share = over[clause] * (1 - rules.margin)
+        ratio = round(1 - (share if target["prune"].get("scope") == "block" else math.sqrt(share)), 3)
         target["prune"] = _cut(target["prune"], ratio, asked.target, clause)
         why = f"{told}: the champion's {clause} is {_figure(latency, variant, clause):.4g}; cut further by {ratio:g}"
     else:
@@ -255,7 +256,7 @@ def _cut(prune: Mapping[str, Any], ratio: float, target: str, clause: str) -> di
         )
     if ratio > prune["max_ratio"]:
         raise ParamsError(
-            f"change_budget: {clause} asks to cut {ratio:.0%} of the channels, targets.{target}.prune.max_ratio allows "
-            f"{prune['max_ratio']:.0%} of a layer; choose a smaller student.model, or a wider budget."
+            f"change_budget: {clause} asks to cut {ratio:.0%} of the {'blocks' if prune['scope'] == 'block' else 'channels'}, "
+            f"targets.{target}.prune.max_ratio allows {prune['max_ratio']:.0%}; choose a smaller student.model, or a wider budget."
         )
     return {**prune, "ratio": ratio, "max_macs": None, "latency": None}

@@ -18,9 +18,9 @@ def zombie() -> Iterator[int]:
     """A process that has ended and keeps its number."""
     process = subprocess.Popen([sys.executable, "-c", "print(1)"], stdout=subprocess.PIPE)
     assert process.stdout is not None
-    process.stdout.read()
-    process.stdout.close()
-    yield process.pid
+    with process.stdout:
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        yield process.pid
     process.wait()
 
 
@@ -45,7 +45,7 @@ def test_what_a_zombie_held_is_free_and_the_rest_stays(tmp_path: Path, zombie: i
 def test_nothing_happens_where_nobody_is_dead(tmp_path: Path, found: dict[str, Any] | None) -> None:
     before = None if found is None else held(tmp_path, found)
     forget_zombies(tmp_path)
-    assert before is None or held(tmp_path) == before
+    assert before == (held(tmp_path) if (tmp_path / ".dvc").exists() else None)
 
 
 def test_dvc_goes_on_where_a_zombie_stood_in_its_way(tmp_path: Path, zombie: int) -> None:

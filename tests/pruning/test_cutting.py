@@ -14,7 +14,7 @@ from limbeck import models
 from limbeck.components import Component
 from limbeck.evaluation import predict
 from limbeck.params import Params, PruneParams
-from limbeck.pruning import cuts_of, prune_
+from limbeck.pruning import cut_spec, prune_
 from limbeck.pruning.cutting import Group, widths
 from tests.pruning.test_importances import prune_params
 from tests.test_compression import samples, seasoned, spec_of
@@ -116,7 +116,7 @@ def test_groups_of_a_grouped_convolution_stay_equally_wide(tmp_path: Path, tiny:
     assert paired.out_channels % 2 == paired.in_channels % 2 == 0
     assert paired.out_channels < 12
     assert deep.groups == deep.out_channels == paired.out_channels
-    models.save(tmp_path / "m", spec.model_copy(update={"cuts": cuts_of(spec, network)}), network)
+    models.save(tmp_path / "m", cut_spec(spec, network), network)
     _, again = models.load(tmp_path / "m")
     assert np.array_equal(predict(again, samples()), predict(network, samples()))
 
@@ -132,6 +132,6 @@ def test_every_importance_cuts_in_both_scopes_and_reloads_to_the_bit(
     steps = list(prune_(network, params, torch.from_numpy(samples(1))))
     assert [step.share for step in steps] == pytest.approx([0.4 / 3, 0.8 / 3, 0.4])
     assert steps[0].macs > steps[1].macs > steps[2].macs
-    models.save(tmp_path / "m", spec.model_copy(update={"cuts": cuts_of(spec, network)}), network)
+    models.save(tmp_path / "m", cut_spec(spec, network), network)
     _, again = models.load(tmp_path / "m")
     assert np.array_equal(predict(again, samples()), predict(network, samples()))

@@ -13,7 +13,7 @@ from limbeck.data.splits import read, read_meta
 from limbeck.edge import manifest
 from limbeck.export import check_parity, to_onnx
 from limbeck.params import Params, PruneParams, checked
-from limbeck.pruning import cuts_of, prune_
+from limbeck.pruning import cut_spec, prune_
 from limbeck.refresh.rungs import Champion, Feedback, LadderRules, Rung, Situation, params_of
 from stages import distill, export, prune, quantize
 from tests.conftest import TINY, Remembering
@@ -41,7 +41,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory, data: Path, tiny: Params
     cut = tiny.targets["sensor"].prune
     assert isinstance(cut, PruneParams)
     list(prune_(network, cut, torch.from_numpy(read(data, "train")[0][:1].copy())))
-    models.save(folder / "models/sensor/prune", spec.model_copy(update={"cuts": cuts_of(spec, network)}), network)
+    models.save(folder / "models/sensor/prune", cut_spec(spec, network), network)
     return folder
 
 
