@@ -12,6 +12,7 @@ from rich.table import Table
 from benchmarks import (
     agent,
     cold,
+    depth,
     drift,
     faults,
     fleet,
@@ -37,6 +38,7 @@ from limbeck.atomic import write_json
 BENCHMARKS = {
     "agent": agent,
     "cold": cold,
+    "depth": depth,
     "drift": drift,
     "faults": faults,
     "fleet": fleet,

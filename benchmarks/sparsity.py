@@ -74,15 +74,19 @@ def with_sparse_initializers(dense: Path, sparse: Path) -> None:
     onnx.save(model, sparse)
 
 
-def files_of(place: Path, keywords: dict[str, Any]) -> dict[str, dict[str, Path]]:
-    """Every variant's file in fp32 and int8; the dense one is named as `limbeck.edge` names what others are held to."""
+def untrained(keywords: dict[str, Any]) -> tuple[Network, Spec]:
+    """A network for small images in colour."""
     spec = Spec(
         model=Component.model_validate(keywords), shape=(32, 32, 3), dtype="uint8", classes=tuple("abcdefghij"),
         mean=(120.0,) * 3, std=(60.0,) * 3,
     )  # fmt: skip
-    samples = np.random.default_rng(0).integers(0, 256, (64, *spec.shape), dtype=np.uint8)
     torch.manual_seed(0)
-    dense = models.build(spec).eval()
+    return models.build(spec).eval(), spec
+
+
+def variants_of(keywords: dict[str, Any]) -> dict[str, tuple[Network, Spec]]:
+    """A network dense, with zeros, and cut."""
+    dense, spec = untrained(keywords)
     half = PruneParams.model_validate(
         {
             "use": "magnitude", "scope": "layer", "ratio": 0.5, "max_macs": None, "latency": None, "max_ratio": 0.9,
@@ -90,39 +94,53 @@ def files_of(place: Path, keywords: dict[str, Any]) -> dict[str, dict[str, Path]
         }
     )  # fmt: skip
     cut = copy.deepcopy(dense)
-    list(prune_(cut, half, torch.from_numpy(samples[:1])))
-    variants = {
+    list(prune_(cut, half, torch.zeros((1, *spec.shape), dtype=torch.uint8)))
+    return {
         "teacher": (dense, spec),
         "2:4": (zeroed(dense, two_of_four), spec),
         "nine in ten": (zeroed(dense, nine_in_ten), spec),
         "half the channels": (cut, cut_spec(spec, cut)),
     }
+
+
+def files_of(place: Path, stem: str, variants: dict[str, tuple[Network, Spec]]) -> dict[str, dict[str, Path]]:
+    """Every variant's file in fp32 and int8; `teacher` is what `limbeck.edge` holds the others to."""
     found: dict[str, dict[str, Path]] = {"fp32": {}, "int8": {}}
     how = quantization.describe("static", arithmetic_of("auto", "any"), Component(use="min_max"))
+    _, (_, spec) = next(iter(variants.items()))
+    samples = np.random.default_rng(0).integers(0, 256, (64, *spec.shape), dtype=np.uint8)
     for name, (network, described) in variants.items():
         for kind, files in found.items():
-            files[name] = place / f"{keywords['use']} {name.replace(':', ' of ')} {kind}.onnx"
+            files[name] = place / f"{stem} {name.replace(':', ' of ')} {kind}.onnx"
             exported: nn.Module = network
             if kind == "int8":
                 prepared = quantization.prepare(network, how, spec.shape, torch.uint8)
                 quantization.calibrate_(prepared, samples, 32)
                 exported = quantization.convert(prepared)
             to_onnx(files[name], exported, described, OPSET, {})
-    for files in found.values():
-        files["nine in ten, stored sparse"] = place / f"{files['nine in ten'].stem} sparse.onnx"
-        with_sparse_initializers(files["nine in ten"], files["nine in ten, stored sparse"])
     return found
 
 
 def measure(place: Path, params: Path) -> dict[str, Any]:
     """Measure every variant beside its dense network, as `measure` of the params file says."""
+    groups = {}
+    for network, keywords in NETWORKS.items():
+        groups[network] = files_of(place, network, variants_of(keywords))
+        for files in groups[network].values():
+            files["nine in ten, stored sparse"] = place / f"{files['nine in ten'].stem} sparse.onnx"
+            with_sparse_initializers(files["nine in ten"], files["nine in ten, stored sparse"])
+    return by_turns(groups, params)
+
+
+def by_turns(groups: dict[str, dict[str, dict[str, Path]]], params: Path) -> dict[str, Any]:
+    """Files of one network and kind, taking turns, as `measure` of the params file says; ratios above 1 are gains."""
     how = params_file.load(params).measure.model_dump()
     result: dict[str, Any] = {
         "niceness": os.nice(0), "load": os.getloadavg()[0], "seconds": {}, "p50_ms": {}, "bytes": {}, "ratios": {},
         "intervals": {}, "limits": LIMITS,
     }  # fmt: skip
-    for network, keywords in NETWORKS.items():
-        for kind, files in files_of(place, keywords).items():
+    for network, kinds in groups.items():
+        for kind, files in kinds.items():
             answer = edge.measure(files, threads=1, batch_size=1, **how)
             for name, row in answer["variants"].items():
                 label = f"{network}, {kind}, {'dense' if name == 'teacher' else name}"
