@@ -44,6 +44,14 @@ def test_what_the_page_says_of_zeros_was_measured() -> None:
             assert cell == f"{measured[f'{network}, {kind}, {name}: faster']:.2f}x"
 
 
+def test_what_the_page_says_of_half_a_resnet_was_measured() -> None:
+    measured = json.loads((ROOT / "benchmarks/results/figures/resnet56-phone-0.json").read_text())["by_turns"]
+    rows = re.findall(
+        r"^\| (?:ResNet-56|with half its blocks).* \| (.+ \| .+ \| .+) \|$", text_of("pruning"), re.MULTILINE
+    )
+    assert rows == [f"{r['bytes']:,} | {100 * r['accuracy']:.2f} | {r['p50_us']:.0f}" for r in measured.values()]
+
+
 @pytest.mark.slow
 def test_the_commands_of_the_page_run(workspace: Clone) -> None:
     for kind, _, text in blocks_of("pruning"):
