@@ -116,6 +116,18 @@ def test_budgets_say_what_share_has_to_go_and_global_ranks_are_estimates(tiny: P
 
 
 @pytest.mark.usefixtures("counted")
+def test_blocks_go_by_lot_and_refuse_nothing(tiny: Params, data: Path) -> None:
+    made = planned(
+        tiny, data, student={"model": {"use": "resnet", "width": 8, "depth": 14}}, contract={"max_size_kb": 1.0},
+        prune={"use": "loss", "num_batches": 1, "scope": "block", "ratio": 0.5, "round_to": 1},
+    )  # fmt: skip
+    assert made.files[FP32].macs < made.files["student"].macs
+    assert "here, by lot: bytes and times are an estimate" in made.notes[0]
+    assert any(cannot_be(clause) for clause in made.clauses[FP32])
+    assert made.refusal == "", "other blocks might keep it"
+
+
+@pytest.mark.usefixtures("counted")
 def test_an_importance_that_needs_training_is_stood_in_for(tiny: Params, data: Path) -> None:
     taylor = planned(tiny, data, prune={"use": "taylor", "num_batches": 2})
     assert taylor.files[FP32].macs == planned(tiny, data).files[FP32].macs

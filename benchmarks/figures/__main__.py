@@ -16,6 +16,7 @@ from benchmarks import arm
 from benchmarks.peers import python_with
 from benchmarks.places import ROOT, about
 from flows import environment, workspace
+from flows.turns import forget_zombies
 from limbeck.atomic import replace, write_json
 from limbeck.components import NONE
 from limbeck.selection import FP32, INT8
@@ -137,6 +138,7 @@ def main(
     """Run to the end, or on from where a killed one was; then measure beside peers on an otherwise idle machine."""
     environment.settle()
     folder = with_seed(recipe, seed, control=control)
+    forget_zombies(folder)
     done = subprocess.run(
         [str(Path(sys.executable).with_name("dvc")), "--wait-for-lock", "repro", f"benchmark@{target}"], cwd=folder,
         env={**os.environ, "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])},

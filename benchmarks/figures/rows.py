@@ -1,4 +1,4 @@
-"""`python -m benchmarks.figures.rows cifar10`: what the targets of recipes reached, over all seeds that were run, as a table.
+"""`python -m benchmarks.figures.rows cifar10`: what a recipe's targets reached, over all seeds that were run, as a table.
 
 Means over seeds; what distillation gained is that of the float network, over its twin without a teacher, on the same test
 samples, with an interval for other seeds and samples (`limbeck.comparison.gain_over`).
@@ -22,11 +22,11 @@ HEAD = "| target | seeds | MACs | fp32 % | int8 % | int8 bytes | int8, p50 µs |
 
 
 def results(folder: Path, *recipes: str) -> dict[tuple[str, str], dict[bool, dict[int, Any]]]:
-    """What was written, by recipe and target, by whether it is a control, by seed."""
+    """What was written of some recipes, or of all, by recipe and target, by whether it is a control, by seed."""
     found: dict[tuple[str, str], dict[bool, dict[int, Any]]] = defaultdict(lambda: {False: {}, True: {}})
     for path in sorted(folder.glob("*.json")):
         result = json.loads(path.read_text(encoding="utf-8"))
-        if result["recipe"] in recipes:
+        if not recipes or result["recipe"] in recipes:
             found[result["recipe"], result["target"]][result.get("control", False)][result["seed"]] = result
     return dict(found)
 
@@ -34,7 +34,8 @@ def results(folder: Path, *recipes: str) -> dict[tuple[str, str], dict[bool, dic
 def scores(result: Any, variant: str) -> Scores:
     """Which of the test samples [N] a file answered right."""
     bits = np.unpackbits(np.frombuffer(bytes.fromhex(result["by_turns"][variant]["right"]), np.uint8))
-    num = round(bits.sum() / result["by_turns"][variant]["accuracy"])
+    accuracy = result["by_turns"][variant]["accuracy"]
+    num = round(bits.sum() / accuracy) if accuracy else len(bits)  # whole bytes were stored: the rest is padding
     return bits[:num].astype(np.float64)
 
 
@@ -50,24 +51,21 @@ def gain(ours: dict[int, Any], theirs: dict[int, Any]) -> str:
 
 
 def table(folder: Path, *recipes: str) -> str:
-    """A row for each target."""
+    """A row for each target that has been run with its teacher."""
     lines = [HEAD, "|---" * (HEAD.count("|") - 1) + "|"]
     for (recipe, target), arms in results(folder, *recipes).items():
         ours = arms[False]
         if not ours:
             continue
 
-        def average(variant: str, key: str, of: dict[int, Any] = ours) -> float:
-            return mean(result["by_turns"][variant][key] for result in of.values())
-
-        faster = mean(
-            result["by_turns"][FP32]["p50_us"] / result["by_turns"][INT8]["p50_us"] for result in ours.values()
-        )
+        fp32, int8 = ([result["by_turns"][variant] for result in ours.values()] for variant in (FP32, INT8))
         macs = mean(result["macs"][FP32] for result in ours.values())
+        faster = mean(one["p50_us"] / other["p50_us"] for one, other in zip(fp32, int8, strict=True))
         cells = [
             f"`{target}` of `{recipe}`", ", ".join(map(str, sorted(ours))), f"{macs / 1e6:.1f}M",
-            *(f"{100 * average(variant, 'accuracy'):.2f}" for variant in (FP32, INT8)), f"{average(INT8, 'bytes'):,.0f}",
-            f"{average(INT8, 'p50_us'):.0f}", f"{faster:.2f}x", gain(ours, arms[True]),
+            *(f"{100 * mean(file['accuracy'] for file in files):.2f}" for files in (fp32, int8)),
+            *(f"{mean(file[key] for file in int8):,.0f}" for key in ("bytes", "p50_us")), f"{faster:.2f}x",
+            gain(ours, arms[True]),
         ]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

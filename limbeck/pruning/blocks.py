@@ -74,8 +74,6 @@ class Blocks:
     ) -> None:
         self._network = network
         names = residual(network.body)
-        scores = judge(network, names, losses) if names else []
-        self._ranked = [name for _, name in sorted(zip(scores, names, strict=True), key=lambda pair: pair[0])]
         self.whole = len(names) if whole is None else whole
         self.most = math.floor(self.whole * params.max_ratio + SLACK)
         self.advice = "raise max_ratio"
@@ -88,6 +86,8 @@ class Blocks:
                 "skipped are none. Raise it, choose scope: layer, or a deeper student.model with shortcuts (resnet, mobilenet, "
                 "text_transformer; one of your own says is_residual = True)."
             )
+        scores = judge(network, names, losses)
+        self._ranked = [name for _, name in sorted(zip(scores, names, strict=True), key=lambda pair: pair[0])]
 
     def doomed(self, share: float) -> list[str]:
         """The blocks that go when `share` of all is to be gone: rounded up, but no more than `max_ratio` rounded down."""

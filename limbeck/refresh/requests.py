@@ -196,7 +196,8 @@ def for_budget(
 
     Where its file keeps the new clauses and the student before the cut would, too, that one is taken, uncut. Where it is too
     large or too slow, it is cut further by 1 - sqrt(allowed / measured), less the margin: what a convolution weighs and
-    multiplies goes with the square of its widths. Of blocks it takes 1 - allowed / measured. Whether that was right is for the contract to say, on the file that ships.
+    multiplies goes with the square of its widths. Of blocks 1 - allowed / measured have to go. Whether that was right is for
+    the contract to say, on the file that ships.
 
     Args:
         asked: target and clauses.
@@ -255,8 +256,9 @@ def _cut(prune: Mapping[str, Any], ratio: float, target: str, clause: str) -> di
             "or a smaller student.model."
         )
     if ratio > prune["max_ratio"]:
+        what, whole = ("blocks", "them") if prune["scope"] == "block" else ("channels", "a layer")
         raise ParamsError(
-            f"change_budget: {clause} asks to cut {ratio:.0%} of the {'blocks' if prune['scope'] == 'block' else 'channels'}, "
-            f"targets.{target}.prune.max_ratio allows {prune['max_ratio']:.0%}; choose a smaller student.model, or a wider budget."
+            f"change_budget: {clause} asks to cut {ratio:.0%} of the {what}, targets.{target}.prune.max_ratio allows "
+            f"{prune['max_ratio']:.0%} of {whole}; choose a smaller student.model, or a wider budget."
         )
     return {**prune, "ratio": ratio, "max_macs": None, "latency": None}

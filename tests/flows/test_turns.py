@@ -28,7 +28,7 @@ def held(workspace: Path, found: dict[str, Any] | None = None) -> dict[str, Any]
     """What the list says, once something was written there."""
     file = workspace / ".dvc/tmp/rwlock"
     if found is not None:
-        file.parent.mkdir(parents=True)
+        file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(found), encoding="utf-8")
     listed: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     return listed
@@ -56,11 +56,7 @@ def test_dvc_goes_on_where_a_zombie_stood_in_its_way(tmp_path: Path, zombie: int
 
     assert dvc("init", "--no-scm").returncode == 0
     (tmp_path / "dvc.yaml").write_text("stages: {one: {cmd: echo 1 > out, outs: [out]}}", encoding="utf-8")
-    info = {"pid": zombie, "cmd": "dvc repro"}
-    (tmp_path / ".dvc/tmp").mkdir(exist_ok=True)
-    (tmp_path / ".dvc/tmp/rwlock").write_text(
-        json.dumps({"read": {}, "write": {str(tmp_path / "out"): info}}), encoding="utf-8"
-    )
+    held(tmp_path, {"read": {}, "write": {str(tmp_path / "out"): {"pid": zombie, "cmd": "dvc repro"}}})
     assert "is busy" in dvc("repro").stderr
     forget_zombies(tmp_path)
     assert dvc("repro").returncode == 0

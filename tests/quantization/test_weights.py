@@ -19,8 +19,13 @@ from limbeck.errors import ParamsError
 from limbeck.evaluation import predict
 from limbeck.quantization.tables import Bits
 from tests.test_compression import samples, seasoned, spec_of
+from tests.test_zoo import operators_run
 
 RESNET = spec_of(Component(use="resnet", width=16, depth=8))
+MLP = Spec(
+    model=Component.model_validate({"use": "mlp", "width": 8, "depth": 1}), shape=(5,), dtype="float32",
+    classes=("a", "b", "c"), mean=(0.0,) * 5, std=(1.0,) * 5,
+)  # fmt: skip
 OUTER = {(16, 3, 3, 3), (3, 64)}
 """Shapes of the first layer's weights and of the last one's."""
 
@@ -45,14 +50,6 @@ def weights_in(file: Path) -> list[tuple[tuple[int, ...], NDArray[np.generic]]]:
     return [(tuple(t.dims), onnx.numpy_helper.to_array(t)) for t in tensors if t.data_type == TensorProto.INT8]
 
 
-def operators_run(file: Path) -> list[str]:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # it warns that this file is for this machine
-    options.optimized_model_filepath = str(file.with_suffix(".run"))
-    onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-    return [node.op_type for node in onnx.load(file.with_suffix(".run")).graph.node]
-
-
 @pytest.mark.parametrize("opset", [18, 21])
 def test_half_the_bytes_are_the_same_operators_and_answer_as_the_model(opset: int, tmp_path: Path) -> None:
     files = {}
@@ -66,6 +63,21 @@ def test_half_the_bytes_are_the_same_operators_and_answer_as_the_model(opset: in
     saved = files[8].stat().st_size - files[4].stat().st_size
     assert 0.45 * weights < saved < 0.52 * weights
     assert operators_run(files[4]) == operators_run(files[8])
+
+
+def test_linear_layers_are_unpacked_too(tmp_path: Path) -> None:
+    spec = MLP.model_copy(update={"model": Component.model_validate({"use": "mlp", "width": 64, "depth": 3})})
+    x = np.random.default_rng(0).normal(size=(32, 5)).astype(np.float32)
+    for bits in (8, 4):
+        how: Quantization = described(bits)  # type: ignore[arg-type]
+        prepared = quantization.prepare(models.build(spec).eval(), how, spec.shape, torch.float32)
+        quantization.calibrate_(prepared, x, 8)
+        converted = quantization.convert(prepared)
+        export.to_onnx(tmp_path / f"{bits}.onnx", converted, spec, 21, {})
+        export.check_parity(tmp_path / f"{bits}.onnx", converted, x, max_difference=None, min_equal=0.9)
+    sizes = {bits: (tmp_path / f"{bits}.onnx").stat().st_size for bits in (8, 4)}
+    assert sizes[8] - sizes[4] > 0.4 * 2 * 64 * 64, "both inner layers"
+    assert operators_run(tmp_path / "4.onnx") == operators_run(tmp_path / "8.onnx")
 
 
 def test_the_first_layer_and_the_last_keep_eight_bits(tmp_path: Path) -> None:
@@ -110,14 +122,10 @@ def test_a_network_trained_in_four_bits_comes_back_to_the_bit(tmp_path: Path) ->
 
 
 def test_a_network_of_two_layers_has_none_between_them() -> None:
-    spec = Spec(
-        model=Component.model_validate({"use": "mlp", "width": 8, "depth": 1}), shape=(5,), dtype="float32",
-        classes=("a", "b", "c"), mean=(0.0,) * 5, std=(1.0,) * 5,
-    )  # fmt: skip
     with pytest.raises(
         ParamsError, match="weight_bits is 4, and this student has 2 layers: .* choose a deeper student"
     ):
-        quantization.prepare(models.build(spec), described(4), spec.shape, torch.float32)
+        quantization.prepare(models.build(MLP), described(4), MLP.shape, torch.float32)
 
 
 def test_a_checkpoint_with_usual_weights_is_written_as_it_always_was() -> None:

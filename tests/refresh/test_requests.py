@@ -110,6 +110,8 @@ def test_of_blocks_a_tighter_budget_takes_as_large_a_share_as_has_to_go(base: di
     base["targets"]["sensor"]["prune"] |= {"use": "loss", "num_batches": 1, "scope": "block"}
     _, target = budget(base, max_size_kb=9)
     assert target.prune.ratio == pytest.approx(1 - 0.95 * 9 / 16, abs=1e-3)
+    with pytest.raises(ParamsError, match=r"of the blocks, .* allows 90% of them"):
+        budget(base, max_size_kb=0.06)
 
 
 def test_a_wider_budget_takes_the_student_before_its_cut(base: dict[str, Any]) -> None:
@@ -128,7 +130,7 @@ def test_another_quality_is_sought_by_quantizing_again(base: dict[str, Any]) -> 
 
 
 def test_a_budget_that_no_cut_keeps_is_refused(base: dict[str, Any]) -> None:
-    with pytest.raises(ParamsError, match=r"max_size_kb asks to cut 94% of the channels, .* allows 90%; choose"):
+    with pytest.raises(ParamsError, match=r"max_size_kb asks to cut 94% of the channels, .* allows 90% of a layer"):
         budget(base, max_size_kb=0.06)
     base["targets"]["sensor"]["prune"] = {"use": "none"}
     with pytest.raises(ParamsError, match=r"asks for a cut, and targets.sensor.prune is \{use: none\}"):

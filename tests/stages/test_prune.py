@@ -158,3 +158,23 @@ def test_taylor_is_shown_the_stages_own_losses_and_gives_the_same_bytes_again(
         assert figures["macs_kept"] < 1
         digests.add(digest_of(place / "out"))
     assert len(digests) == 1
+
+
+def test_whole_blocks_go_the_same_ones_each_time(tmp_path: Path, data: Path, made: Path, tiny: Params) -> None:
+    meta = read_meta(data)
+    spec = Spec(
+        model=Component(use="resnet", width=8, depth=14), shape=meta.shape, dtype=meta.dtype, classes=meta.classes,
+        mean=(40.0,), std=(50.0,),
+    )  # fmt: skip
+    torch.manual_seed(0)
+    models.save(tmp_path / "made/student", spec, models.build(spec))
+    (tmp_path / "made/labels").symlink_to(made / "labels")
+    blocks = {"use": "loss", "num_batches": 2, "scope": "block", "ratio": 0.5, "round_to": 1, "steps": 2}
+    digests = []
+    for name in ("one", "again"):
+        figures, _ = pruned(data, tmp_path / "made", tiny, tmp_path / name, device(), **blocks)
+        pruned_spec, _ = models.load(tmp_path / name / "out")
+        assert figures["skipped"] == list(pruned_spec.skipped)
+        assert len(pruned_spec.skipped) == 2
+        digests.append(digest_of(tmp_path / name / "out"))
+    assert digests[0] == digests[1]

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
+from benchmarks import depth
 from limbeck.params import Params
 from limbeck.pruning import IMPORTANCES, JUDGES
 from stages.__main__ import check_components
@@ -42,6 +43,10 @@ def test_what_the_page_says_of_zeros_was_measured() -> None:
     for network, kind, cells in rows:
         for name, cell in zip(("2:4", "nine in ten", "half the channels"), cells.split(" | "), strict=True):
             assert cell == f"{measured[f'{network}, {kind}, {name}: faster']:.2f}x"
+
+
+def test_what_the_page_says_of_narrower_and_shallower_was_measured() -> None:
+    assert depth.table(json.loads((ROOT / "benchmarks/results/depth.json").read_text())) in text_of("pruning")
 
 
 def test_what_the_page_says_of_half_a_resnet_was_measured() -> None:
