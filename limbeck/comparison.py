@@ -30,7 +30,16 @@ from limbeck.objectives import loss_of
 from limbeck.params import DistillParams, Params, TargetParams, Unused
 
 CONTROL = "control"
-SOURCES = ("training.py", "distillation.py", "labels.py", "evaluation.py", "objectives", "models", "data/augment")
+SOURCES = (
+    "training.py",
+    "optimizers.py",
+    "distillation.py",
+    "labels.py",
+    "evaluation.py",
+    "objectives",
+    "models",
+    "data/augment",
+)
 """Code that decides what a training ends in."""
 
 Methods = dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,39}$")], Component]

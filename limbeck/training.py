@@ -31,7 +31,8 @@ from limbeck.models.averaged import Averaged
 from limbeck.models.compiled import compiled, pays
 from limbeck.models.precision import uses_bf16
 from limbeck.objectives import Batch, Learner, Objective, learned_of
-from limbeck.params import Beta, TrainParams
+from limbeck.optimizers import OPTIMIZERS
+from limbeck.params import TrainParams
 from limbeck.top_logits import TopLogits
 
 CHECKPOINT_EVERY_S = 10.0
@@ -120,21 +121,6 @@ class Fitted:
     best_epoch: int
     history: list[dict[str, float]] = field(default_factory=list)
     kept: str = "student"
-
-
-def sgd(parameters: Iterator[nn.Parameter], lr: float, weight_decay: float, *, momentum: Beta) -> torch.optim.Optimizer:
-    """Stochastic gradient descent with Nesterov's momentum."""
-    return torch.optim.SGD(parameters, lr=lr, weight_decay=weight_decay, momentum=momentum, nesterov=momentum > 0)
-
-
-def adamw(
-    parameters: Iterator[nn.Parameter], lr: float, weight_decay: float, *, beta1: Beta = 0.9, beta2: Beta = 0.999
-) -> torch.optim.Optimizer:
-    """AdamW (Loshchilov and Hutter 2019)."""
-    return torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay, betas=(beta1, beta2))
-
-
-OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"sgd": sgd, "adamw": adamw}
 
 
 class Optimizing:

@@ -78,10 +78,10 @@ def components_of(params: Params) -> Iterator[tuple[Component, Table, str]]:
     from limbeck.evaluation import METRICS
     from limbeck.models import MODELS
     from limbeck.objectives import LOSSES
+    from limbeck.optimizers import OPTIMIZERS
     from limbeck.pruning import IMPORTANCES, JUDGES
     from limbeck.quantization import SCHEMES
     from limbeck.quantization.observers import OBSERVERS
-    from limbeck.training import OPTIMIZERS
 
     yield Component(use=params.metric), METRICS, "metric"
     yield params.data.source, SOURCES, "data source"
