@@ -20,6 +20,7 @@ from benchmarks import (
     int8,
     loops,
     noop,
+    optimizers,
     ort,
     policy,
     prepare,
@@ -46,6 +47,7 @@ BENCHMARKS = {
     "int8": int8,
     "loops": loops,
     "noop": noop,
+    "optimizers": optimizers,
     "ort": ort,
     "policy": policy,
     "prepare": prepare,
@@ -59,7 +61,7 @@ BENCHMARKS = {
     "windows": windows,
 }
 ON_DATA = ("int8", "loops", "series")
-LONG = ("drift", "faults", "refresh", "search")
+LONG = ("drift", "faults", "optimizers", "refresh", "search")
 OF_A_RUN = ("int4", "policy", "recommend", "text")
 """Each needs the workspace of its recipe."""
 

@@ -30,35 +30,38 @@ def orthogonal(matrix_RC: Tensor) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Nesterov's momentum, made orthogonal for weights of two or more axes; vectors (biases, norms) take it as it is.
+    """Nesterov's momentum u, made orthogonal for weights of two or more axes: O. Kernels are a matrix, a row for each output channel.
 
-    A convolution's kernels are a matrix, a row for each output channel. W <- (1 - lr decay) W - lr sqrt(max(1, rows / columns)) O;
-    v <- v - lr vectors u. torch.optim.Muon takes matrices alone, and always computes in bfloat16.
+    W <- (1 - lr decay) W - lr sqrt(max(1, rows / columns)) O. Vectors (biases, norms) and the last matrix, in most networks the
+    classifier, move by lr `others` u, as Jordan has it. torch.optim.Muon takes matrices alone, and always computes in bfloat16.
     """
 
     def __init__(
-        self, parameters: Iterator[nn.Parameter], lr: float, weight_decay: float, momentum: float, vectors: float
+        self, parameters: Iterator[nn.Parameter], lr: float, weight_decay: float, momentum: float, others: float
     ) -> None:
-        super().__init__(parameters, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "vectors": vectors})
+        everything = list(parameters)
+        inner = [parameter for parameter in everything if parameter.ndim > 1][:-1]
+        rest = [parameter for parameter in everything if not any(parameter is each for each in inner)]
+        groups = [{"params": inner, "is_orthogonal": True}, {"params": rest, "is_orthogonal": False}]
+        super().__init__(groups, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "others": others})
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """Move what has a gradient."""
         for group in self.param_groups:
-            lr, momentum = group["lr"], group["momentum"]
             for parameter in group["params"]:
                 if parameter.grad is None:
                     continue
                 moved = self.state[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter))
-                moved.mul_(momentum).add_(parameter.grad)
-                update = parameter.grad.add(moved, alpha=momentum)
-                if update.ndim < 2:
-                    parameter.sub_(update, alpha=lr * group["vectors"])
-                    continue
-                matrix_RC = orthogonal(update.flatten(1))
-                rows, columns = matrix_RC.shape
-                parameter.mul_(1 - lr * group["weight_decay"])
-                parameter.sub_(matrix_RC.view_as(parameter), alpha=lr * max(1.0, rows / columns) ** 0.5)
+                moved.mul_(group["momentum"]).add_(parameter.grad)
+                update = parameter.grad.add(moved, alpha=group["momentum"])
+                if group["is_orthogonal"]:
+                    matrix_RC = orthogonal(update.flatten(1))
+                    rows, columns = matrix_RC.shape
+                    parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                    parameter.sub_(matrix_RC.view_as(parameter), alpha=group["lr"] * max(1.0, rows / columns) ** 0.5)
+                else:
+                    parameter.sub_(update, alpha=group["lr"] * group["others"])
 
 
 def sgd(parameters: Iterator[nn.Parameter], lr: float, weight_decay: float, *, momentum: Beta) -> torch.optim.Optimizer:
@@ -79,13 +82,14 @@ def muon(
     weight_decay: float,
     *,
     momentum: Beta = 0.9,
-    vectors: NonNegativeFloat = 2.0,
+    others: NonNegativeFloat = 2.0,
 ) -> torch.optim.Optimizer:
-    """Muon (Jordan et al. 2024): few epochs of a network with batch norms take it further. `lr` is about a quarter of SGD's.
+    """Muon (Jordan et al. 2024): takes a network of convolutions further in few epochs. Rates of about half of SGD's suit it.
 
-    `vectors`: the rate of biases and norms, in learning rates. Weight decay is decoupled, as AdamW's is, and of matrices alone.
+    `others`: the rate of biases, norms and the last layer, in learning rates; they take plain momentum. Weight decay is
+    decoupled, as AdamW's is, and of the other weights alone.
     """
-    return Muon(parameters, lr, weight_decay, momentum, vectors)
+    return Muon(parameters, lr, weight_decay, momentum, others)
 
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"sgd": sgd, "adamw": adamw, "muon": muon}

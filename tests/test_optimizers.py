@@ -1,4 +1,4 @@
-"""Muon moves matrices by orthogonal steps, kernels as their matrices, and vectors as plain momentum does."""
+"""Muon moves kernels by orthogonal steps of their matrices, and vectors and the last matrix as plain momentum does."""
 
 import pytest
 import torch
@@ -7,6 +7,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from limbeck.optimizers import OPTIMIZERS, muon, orthogonal, sgd
+
+LAST = nn.Parameter(torch.ones(2, 2))
+"""The classifier behind what is looked at."""
 
 
 def stepped(optimizer: torch.optim.Optimizer, parameter: nn.Parameter, gradients: list[Tensor]) -> Tensor:
@@ -42,7 +45,7 @@ def test_an_orthogonal_matrix_keeps_directions_and_has_singular_values_about_one
 def test_without_a_gradient_nothing_moves() -> None:
     assert torch.equal(orthogonal(torch.zeros(3, 5)), torch.zeros(3, 5))
     weights = nn.Parameter(torch.ones(3, 5))
-    muon(iter([weights]), 0.1, 0.5).step()
+    muon(iter([weights, LAST]), 0.1, 0.5).step()
     assert torch.equal(weights, torch.ones(3, 5)), "frozen weights do not decay either"
 
 
@@ -51,7 +54,7 @@ def test_a_matrix_moves_as_under_torchs_own_muon(shape: tuple[int, int]) -> None
     """Which averages gradients where ours sums them, and rounds to bfloat16: the direction is the same."""
     first, gradients = drawn(*shape)
     ours, theirs = nn.Parameter(first.clone()), nn.Parameter(first.clone())
-    own = muon(iter([ours]), 0.1, 0.2, momentum=0.9)
+    own = muon(iter([ours, LAST]), 0.1, 0.2, momentum=0.9)
     peer = torch.optim.Muon([theirs], lr=0.1, weight_decay=0.2, momentum=0.9)
     assert torch.allclose(stepped(own, ours, gradients), stepped(peer, theirs, gradients), atol=0.01)
 
@@ -61,15 +64,16 @@ def test_kernels_are_a_matrix_with_a_row_for_each_output_channel(layout: torch.m
     first, gradients = drawn(4, 3, 3, 3)
     kernels = nn.Parameter(first.clone().to(memory_format=layout))
     matrix = nn.Parameter(first.flatten(1).clone())
-    moved = stepped(muon(iter([kernels]), 0.1, 0.2), kernels, gradients)
-    as_matrix = stepped(muon(iter([matrix]), 0.1, 0.2), matrix, [each.flatten(1) for each in gradients])
+    moved = stepped(muon(iter([kernels, LAST]), 0.1, 0.2), kernels, gradients)
+    as_matrix = stepped(muon(iter([matrix, LAST]), 0.1, 0.2), matrix, [each.flatten(1) for each in gradients])
     assert torch.allclose(moved.flatten(1), as_matrix, atol=1e-6)
 
 
-def test_vectors_move_as_under_sgd_at_their_own_rate_without_decay() -> None:
-    first, gradients = drawn(5)
+@pytest.mark.parametrize("shape", [(5,), (5, 3)])
+def test_vectors_and_the_last_matrix_move_as_under_sgd_at_their_own_rate_without_decay(shape: tuple[int, ...]) -> None:
+    first, gradients = drawn(*shape)
     ours, theirs = nn.Parameter(first.clone()), nn.Parameter(first.clone())
-    moved = stepped(muon(iter([ours]), 0.1, 0.5, momentum=0.9, vectors=3.0), ours, gradients)
+    moved = stepped(muon(iter([ours]), 0.1, 0.5, momentum=0.9, others=3.0), ours, gradients)
     assert torch.allclose(moved, stepped(sgd(iter([theirs]), 0.3, 0.0, momentum=0.9), theirs, gradients))
 
 
@@ -79,7 +83,7 @@ def test_an_optimizer_goes_on_from_its_state_to_the_bit(name: str) -> None:
     settings = {"momentum": 0.9} if name == "sgd" else {}
 
     def made(parameter: nn.Parameter) -> torch.optim.Optimizer:
-        return OPTIMIZERS[name](iter([parameter]), 0.1, 0.1, **settings)
+        return OPTIMIZERS[name](iter([parameter, LAST]), 0.1, 0.1, **settings)
 
     whole = nn.Parameter(first.clone())
     expected = stepped(made(whole), whole, gradients)

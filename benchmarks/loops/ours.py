@@ -23,13 +23,12 @@ def prepare(spec: dict[str, Any], place: Path) -> None:
     shares = SplitParams(test=None, validation=0.1, calibration=0.01)
     splits.write(place / "all", open_source(Component.model_validate(spec["source"])), shares, 0, max_overlap=1)
     x, y = splits.read(place / "all", "train")
-    others = 200  # test and calibration, which no arm looks at
-    total = spec["num_train"] + spec["num_validation"] + others
+    calibration, test = 100, spec.get("num_test", 100)  # at which no arm of this benchmark looks
+    total = spec["num_train"] + spec["num_validation"] + calibration + test
     wanted = np.random.default_rng(0).permutation(len(x))[:total]
     np.savez(place / "images.npz", x=x[wanted], y=y[wanted])
     source = open_source(Component.model_validate({"use": "arrays", "path": str(place / "images.npz")}))
-    half = others / 2 / total
-    shares = SplitParams(test=half, validation=spec["num_validation"] / total, calibration=half)
+    shares = SplitParams(test=test / total, validation=spec["num_validation"] / total, calibration=calibration / total)
     splits.write(place / "data", source, shares, 0, max_overlap=1)
 
 
