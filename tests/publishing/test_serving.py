@@ -193,7 +193,7 @@ def test_expired_metadata_are_refused_by_a_device_and_renewed(
     with pytest.raises(PublishingError, match=r"nothing is published at .*; `limbeck publish NAME` does it"):
         publisher.renew()
     with monkeypatch.context() as past:
-        past.setattr(metadata, "now", lambda: keys_file.now() - timedelta(days=360))
+        past.setattr(metadata, "now", lambda: keys_file.now() - timedelta(days=359, hours=23))
         publisher.publish(MODEL)
     with pytest.raises(ExpiredMetadataError, match=r"timestamp.json is expired"):
         device.sees()
