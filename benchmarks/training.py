@@ -189,5 +189,11 @@ def measure(place: Path, params: Path) -> dict[str, Any]:
     return result
 
 
+def table(result: Any) -> str:
+    """Markdown: each ratio beside what it has to keep."""
+    rows = (f"| {key} | {value:.2f} | {result['limits'][key]:.2f} |" for key, value in result["ratios"].items())
+    return "\n".join(["| what | measured | limit |", "|---|---|---|", *rows])
+
+
 if __name__ == "__main__":
     sys.exit(main())

@@ -70,11 +70,13 @@ class KilledAt(Remembering):
             raise Killed
 
 
-@pytest.mark.parametrize("kill_at", [5, 12, 13, 20])
+@pytest.mark.parametrize(("kill_at", "optimizer"), [(5, None), (12, None), (13, None), (20, None), (12, "muon")])
 def test_a_killed_training_resumes_and_ends_in_the_same_bytes(
     tmp_path: Path, data: Path, small: Component, training: Judged, settings: TrainParams, kill_at: int,
-    monkeypatch: pytest.MonkeyPatch,
+    optimizer: str | None, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
+    if optimizer:
+        settings = settings.model_copy(update={"optimizer": Component(use=optimizer)})
     monkeypatch.setattr("limbeck.training.CHECKPOINT_EVERY_S", 0.0)  # keep the state at every step
     straight = network(data, small)
     whole_report = Remembering(tmp_path / "straight")

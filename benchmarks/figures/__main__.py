@@ -27,6 +27,7 @@ LITERT = ["ai-edge-litert==2.3.0"]
 MLPERF_TINY = {
     ("cifar10", "sensor"): "mlperf-tiny/pretrainedResnet_quant.tflite",
     ("cifar10", "phone"): "mlperf-tiny/pretrainedResnet_large_int8.tflite",
+    ("quartet", "phone"): "mlperf-tiny/pretrainedResnet_large_int8.tflite",
     ("keywords", "speaker"): "mlperf-tiny/kws_ref_model.tflite",  # other words, of 49 x 10 MFCCs: no accuracy here
 }
 

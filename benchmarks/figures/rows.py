@@ -34,8 +34,7 @@ def results(folder: Path, *recipes: str) -> dict[tuple[str, str], dict[bool, dic
 def scores(result: Any, variant: str) -> Scores:
     """Which of the test samples [N] a file answered right."""
     bits = np.unpackbits(np.frombuffer(bytes.fromhex(result["by_turns"][variant]["right"]), np.uint8))
-    accuracy = result["by_turns"][variant]["accuracy"]
-    num = round(bits.sum() / accuracy) if accuracy else len(bits)  # whole bytes were stored: the rest is padding
+    num = round(bits.sum() / result["by_turns"][variant]["accuracy"])  # whole bytes were stored: the rest is padding
     return bits[:num].astype(np.float64)
 
 

@@ -97,6 +97,21 @@ def measure(place: Path, params: Path) -> dict[str, Any]:
     }
 
 
+def table(result: Any) -> str:
+    """Two tables in Markdown: the loops, and what label + distill take over 90 epochs."""
+    of = result["samples_per_second"]
+    lines = ["| loop | samples per second | ours over it | validation % | peak MB |", "|---|---|---|---|---|"]
+    lines += [
+        f"| {name} | {rate:,.0f} | {of['ours'] / rate:.1f}x | {100 * result['validation'][name]:.1f} | {result['peak_mb'][name]:,.0f} |"
+        for name, rate in of.items()
+    ]
+    lines += ["", "| label + distill over 90 epochs, over the textbook loop | faster |", "|---|---|"]
+    lines += [
+        f"| {key.rpartition(', ')[2]} | {value:.1f}x |" for key, value in result["ratios"].items() if "label" in key
+    ]
+    return "\n".join(lines)
+
+
 def images(spec: dict[str, Any]) -> dict[str, tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
     """The raw images [N, H, W, C] and labels [N] that `ours` prepared, by split."""
     return {name: read(Path(spec["place"]) / "data", name) for name in ("train", "validation")}  # type: ignore[arg-type]

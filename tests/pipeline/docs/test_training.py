@@ -1,0 +1,22 @@
+"""docs/training.md: its section is valid, its table names every optimizer."""
+
+import re
+
+import yaml
+
+from limbeck.optimizers import OPTIMIZERS
+from limbeck.params import Params
+from stages.__main__ import check_components
+from tests.conftest import TINY
+from tests.pipeline.docs.pages import blocks_of, into, text_of
+
+
+def test_the_section_on_the_page_is_one_that_the_pipeline_takes() -> None:
+    (section,) = [yaml.safe_load(block.text) for block in blocks_of("training") if block.kind == "yaml"]
+    warnings: list[str] = []
+    check_components(Params.model_validate(into(yaml.safe_load(TINY.read_text()), section)), warnings.append)
+    assert not warnings
+
+
+def test_the_table_names_every_optimizer() -> None:
+    assert re.findall(r"^\| `\{use: (\w+).*\}` \|", text_of("training"), re.MULTILINE) == list(OPTIMIZERS)
