@@ -57,6 +57,8 @@ def measure(place: Path, params: Path) -> dict[str, Any]:
         "trials": trials,
         "killed in trial": killed_after,
         "seconds": seconds,
+        "ratios": {},
+        "limits": {},
         "dominated": {
             sampler: {str(number): dominated(of[: number]) for number in after} for sampler, of in points.items()
         },

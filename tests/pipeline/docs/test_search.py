@@ -1,17 +1,19 @@
 """docs/search.md: its space is one, and its commands run."""
 
 import inspect
+import json
 import re
 from pathlib import Path
 
 import pytest
 import yaml
 
+from benchmarks import search as search_benchmark
 from flows.searching import search
 from flows.space import Space, with_values
-from tests.conftest import TINY
+from tests.conftest import ROOT, TINY
 from tests.pipeline.clones import Clone, copy_of
-from tests.pipeline.docs.pages import blocks_of
+from tests.pipeline.docs.pages import blocks_of, text_of
 
 BLOCKS = {block.kind: block.text for block in blocks_of("search") if not block.is_example}
 
@@ -26,6 +28,13 @@ def test_the_parameters_of_the_deployment_on_the_page_are_the_flows() -> None:
     named = re.findall(r"--param (\w+)=", shown)
     assert named
     assert {*named, "knobs"} <= inspect.signature(search.fn).parameters.keys()
+
+
+def test_what_the_page_says_of_both_samplers_was_measured() -> None:
+    measured = json.loads((ROOT / "benchmarks/results/search.json").read_text())
+    assert all(part in text_of("search") for part in search_benchmark.table(measured).split("\n\n"))
+    minutes = " minutes and ".join(f"{seconds / 60:.0f}" for seconds in measured["seconds"].values())
+    assert f"{measured['trials']} trials each: {minutes}" in text_of("search")
 
 
 @pytest.mark.slow
