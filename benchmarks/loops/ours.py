@@ -41,14 +41,14 @@ def main() -> None:
     """Time labelling, what comes before the first epoch, and the epochs."""
     spec, place = read_spec()
     prepare(spec, place)
-    told = Told(place)
     section: Any = TypeAdapter(TeacherParams).validate_python(spec["teacher"])
-    teacher_spec, network, _ = Making(place / "data", "accuracy", 0, told, no_registry).make(section)
+    unheard: Any = Told(place)
+    teacher_spec, network, _ = Making(place / "data", "accuracy", 0, unheard, no_registry).make(section)
     models.save(place / "teacher", teacher_spec, network)
 
     label = LabelParams.model_validate({
         "augment": {"use": "crop_flip", "pad": 4, "flip": True}, "num_views": spec["num_views"], "features": False,
-        "max_mb": 64, "batch_size": 256, "compile": "auto", "threads": spec["train"]["threads"],
+        "max_mb": 64, "batch_size": 256, "precision": "auto", "compile": "auto", "threads": spec["train"]["threads"],
     })  # fmt: skip
     began = time.perf_counter()
     labels.write(
@@ -56,7 +56,7 @@ def main() -> None:
         seed=0, teacher_digest=checkpoint.digest_of(place / "teacher"), teacher_quality=0.0,
         progress=lambda *_: None,
     )  # fmt: skip
-    labelled = time.perf_counter()
+    labelled, told = time.perf_counter(), Told(place)
     train_student(
         StudentParams.model_validate({"model": spec["student"], "train": spec["train"]}),
         DistillParams.model_validate({"use": "kd", **spec["kd"], "control": False}),

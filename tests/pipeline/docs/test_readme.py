@@ -1,4 +1,4 @@
-"""README.md: what it says the agent costs a device was measured, and stands there alone."""
+"""README.md: what it says of the agent and of the larger task was measured."""
 
 import json
 import re
@@ -22,3 +22,17 @@ def test_the_agents_start_and_memory_are_those_of_the_results() -> None:
     seconds = measured["seconds"]
     assert told == (str(len(measured["all"]["bare"])), f"{seconds['agent']:.2f}", f"{seconds['bare']:.2f}")
     assert not re.search(r"\d\.\d\d", text_of("device").partition("## What it costs")[2])
+
+
+def test_the_larger_tasks_figures_are_those_of_the_results() -> None:
+    section = (ROOT / "README.md").read_text().partition("## A larger task")[2].partition("`fashion` trains")[0]
+    rows = re.findall(r"^\| `(\w+)`, int8 \| (.+) \|$", section, re.MULTILINE)
+    assert [name for name, _ in rows] == ["watch", "sensor"]
+    for name, row in rows:
+        measured = json.loads((ROOT / f"benchmarks/results/figures/cifar10-{name}-0.json").read_text())
+        teacher, int8 = (measured["by_turns"][file] for file in ("teacher", "model.int8"))
+        quality = {key: f"{100 * measured['quality']['model.int8']['test'][key]:.1f}" for key in ("value", "low", "high")}
+        assert row == (
+            f"{quality['value']} [{quality['low']}, {quality['high']}] | {int8['bytes']:,} | {int8['p50_us'] / 1000:.3f} "
+            f"| {teacher['bytes'] / int8['bytes']:.1f}x | {teacher['p50_us'] / int8['p50_us']:.1f}x"
+        )
