@@ -31,7 +31,9 @@ def test_the_larger_tasks_figures_are_those_of_the_results() -> None:
     for name, row in rows:
         measured = json.loads((ROOT / f"benchmarks/results/figures/cifar10-{name}-0.json").read_text())
         teacher, int8 = (measured["by_turns"][file] for file in ("teacher", "model.int8"))
-        quality = {key: f"{100 * measured['quality']['model.int8']['test'][key]:.1f}" for key in ("value", "low", "high")}
+        quality = {
+            key: f"{100 * measured['quality']['model.int8']['test'][key]:.1f}" for key in ("value", "low", "high")
+        }
         assert row == (
             f"{quality['value']} [{quality['low']}, {quality['high']}] | {int8['bytes']:,} | {int8['p50_us'] / 1000:.3f} "
             f"| {teacher['bytes'] / int8['bytes']:.1f}x | {teacher['p50_us'] / int8['p50_us']:.1f}x"
