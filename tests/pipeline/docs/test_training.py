@@ -1,13 +1,15 @@
-"""docs/training.md: its section is valid, its table names every optimizer."""
+"""docs/training.md: its section is valid, its table names every optimizer, its figures are those of the results."""
 
+import json
 import re
 
 import yaml
 
+from benchmarks import training
 from limbeck.optimizers import OPTIMIZERS
 from limbeck.params import Params
 from stages.__main__ import check_components
-from tests.conftest import TINY
+from tests.conftest import ROOT, TINY
 from tests.pipeline.docs.pages import blocks_of, into, text_of
 
 
@@ -20,3 +22,7 @@ def test_the_section_on_the_page_is_one_that_the_pipeline_takes() -> None:
 
 def test_the_table_names_every_optimizer() -> None:
     assert re.findall(r"^\| `\{use: (\w+).*\}` \|", text_of("training"), re.MULTILINE) == list(OPTIMIZERS)
+
+
+def test_what_the_page_says_of_the_loop_was_measured() -> None:
+    assert training.table(json.loads((ROOT / "benchmarks/results/training.json").read_text())) in text_of("training")
