@@ -50,7 +50,7 @@ def weights_in(file: Path) -> list[tuple[tuple[int, ...], NDArray[np.generic]]]:
     return [(tuple(t.dims), onnx.numpy_helper.to_array(t)) for t in tensors if t.data_type == TensorProto.INT8]
 
 
-@pytest.mark.parametrize("opset", [18, 21])
+@pytest.mark.parametrize("opset", [18, pytest.param(21, marks=pytest.mark.slow)])
 def test_half_the_bytes_are_the_same_operators_and_answer_as_the_model(opset: int, tmp_path: Path) -> None:
     files = {}
     for bits in (8, 4):
