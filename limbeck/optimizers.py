@@ -42,9 +42,12 @@ class Muon(torch.optim.Optimizer):
         self, parameters: Iterator[nn.Parameter], lr: float, weight_decay: float, momentum: float, plain: float
     ) -> None:
         everything = list(parameters)
-        inner = [parameter for parameter in everything if parameter.ndim > 1][:-1]
-        rest = [parameter for parameter in everything if not any(parameter is each for each in inner)]
-        groups = [{"params": inner, "by_matrix": True}, {"params": rest, "by_matrix": False}]
+        matrices = [parameter for parameter in everything if parameter.ndim > 1]
+        vectors = [parameter for parameter in everything if parameter.ndim < 2]
+        groups = [
+            {"params": matrices[:-1], "by_matrix": True},
+            {"params": [*vectors, *matrices[-1:]], "by_matrix": False},
+        ]
         super().__init__(groups, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "plain": plain})
 
     @torch.no_grad()
@@ -89,7 +92,7 @@ def muon(
     momentum: Beta = 0.9,
     plain: NonNegativeFloat = 2.0,
 ) -> torch.optim.Optimizer:
-    """Muon (Jordan et al. 2024): takes a network of convolutions further in few epochs. Tables of embeddings are not for it.
+    """Muon (Jordan et al. 2024), for networks of convolutions. Tables of embeddings are not for it.
 
     `plain`: the rate of biases, norms and the last layer, in learning rates; they take plain momentum, and do not decay.
     Weight decay of the other weights is decoupled, as AdamW's is.
