@@ -13,6 +13,7 @@ from limbeck.checkpoint import Spec
 from limbeck.data.splits import Meta, read_meta
 from limbeck.errors import CheckpointError
 from limbeck.evaluation import Scorer
+from limbeck.kinds import kind_of
 from limbeck.labels import read_views
 from limbeck.models import Network
 from limbeck.models.features import head_of
@@ -25,12 +26,24 @@ from limbeck.training import Fitted, Progress, TrainingData, fit
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
 
 
+def on_one_scale(mean: tuple[float, ...], std: tuple[float, ...]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation by channel -> those of all channels together, about a whole number.
+
+    In int8 such pixels need no arithmetic before the first layer: they are the whole numbers that it takes, and the mean is their
+    zero point (`limbeck.graphs.take_pixels`).
+    """
+    zero = float(round(sum(mean) / len(mean)))
+    spread = sum(s**2 + (m - zero) ** 2 for m, s in zip(mean, std, strict=True)) / len(mean)
+    return (zero,) * len(mean), (round(spread**0.5, 6),) * len(std)
+
+
 def spec_of(student: StudentParams, data: Path) -> Spec:
     """What a student with fresh weights is to be, for prepared data."""
     meta = read_meta(data)
-    return Spec(
-        model=student.model, shape=meta.shape, dtype=meta.dtype, classes=meta.classes, mean=meta.mean, std=meta.std
-    )
+    mean, std = meta.mean, meta.std
+    if kind_of(meta.shape, meta.dtype) == "image" and meta.dtype == "uint8":
+        mean, std = on_one_scale(mean, std)
+    return Spec(model=student.model, shape=meta.shape, dtype=meta.dtype, classes=meta.classes, mean=mean, std=std)
 
 
 def begun(student: StudentParams, data: Path, seed: int) -> tuple[Spec, Network]:

@@ -14,6 +14,8 @@ PACKED = 1024
 HAS_INT4 = 21
 """From this opset ONNX itself has a type for it."""
 INT4 = np.arange(-8, 8, dtype=np.int8)
+MOVES = ("Transpose", "Reshape")
+"""Operators that leave numbers as they are, elsewhere."""
 BYTES = {onnx.TensorProto.INT8: np.int8, onnx.TensorProto.UINT8: np.uint8}
 
 
@@ -55,11 +57,46 @@ def narrow_zeros(model: onnx.ModelProto) -> onnx.ModelProto:
         values = onnx.numpy_helper.to_array(constants[node.input[0]])
         graph.initializer.append(onnx.numpy_helper.from_array(values.astype(BYTES[wanted]), node.output[0]))
         graph.node.remove(node)
-    used = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
-    left = [tensor for tensor in graph.initializer if tensor.name in used]
-    del graph.initializer[:]
-    graph.initializer.extend(left)
-    return model
+    return _without_unused(model)
+
+
+def take_pixels(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Give the first int8 layer the input itself, in place, where rounding makes of every pixel what it was.
+
+    QuantizeLinear((Cast(input) - mean) * scale), moved on the way or not, is the uint8 input then. Whether it is, all 256
+    pixels say.
+    """
+    graph = model.graph
+    constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    makers = {node.output[0]: node for node in graph.node}
+    uses = Counter(name for node in graph.node for name in node.input)
+    pixels = {value.name for value in graph.input if value.type.tensor_type.elem_type == onnx.TensorProto.UINT8}
+    for rounding in [node for node in graph.node if node.op_type == "QuantizeLinear"]:
+        path = [rounding]
+        while (before := makers.get(path[-1].input[0])) is not None and uses[before.output[0]] == 1:
+            path.append(before)
+        moves = [node for node in path if node.op_type in MOVES]
+        steps = [node for node in path if node.op_type not in MOVES]
+        settings = [name for node in steps[:-1] for name in node.input[1:]]
+        if (
+            [node.op_type for node in steps] != ["QuantizeLinear", "Mul", "Sub", "Cast"]
+            or steps[-1].input[0] not in pixels
+            or not all(name in constants for name in settings)
+        ):
+            continue
+        step, zero, scale, mean = (constants[name] for name in settings)
+        each = np.arange(256, dtype=np.uint8)[:, None]
+        rounded = np.rint((each.astype(np.float32) - mean.reshape(1, -1)) * scale.reshape(1, -1) / step) + zero
+        if zero.dtype != np.uint8 or not (rounded == each).all():
+            continue
+        taken = steps[-1].input[0]
+        if moves:
+            moves[-1].input[0], taken = taken, moves[0].output[0]
+        for node in graph.node:
+            node.input[:] = [taken if name == rounding.output[0] else name for name in node.input]
+        for node in steps:
+            graph.node.remove(node)
+    return _without_unused(model)
 
 
 def pack(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -160,8 +197,14 @@ def unfold_late(model: onnx.ModelProto) -> onnx.ModelProto:
     kept = [node for node in made if not (node.op_type == "DequantizeLinear" and node.output[0] in gone)]
     del graph.node[:]
     graph.node.extend(kept)
-    needed = {name for node in kept for name in node.input}
-    left = [tensor for tensor in graph.initializer if tensor.name in needed]
+    return _without_unused(model)
+
+
+def _without_unused(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Drop constants that nothing reads, in place."""
+    graph = model.graph
+    used = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
+    left = [tensor for tensor in graph.initializer if tensor.name in used]
     del graph.initializer[:]
     graph.initializer.extend(left)
     return model

@@ -19,7 +19,7 @@ from limbeck.data import splits
 from limbeck.data.sources.digits import digits
 from limbeck.data.sources.source import Source, in_memory
 from limbeck.data.splits import read, read_meta
-from limbeck.distillation import NORMS, begun, tune_
+from limbeck.distillation import NORMS, begun, on_one_scale, tune_
 from limbeck.errors import CheckpointError, ParamsError
 from limbeck.evaluation import accuracy, predict
 from limbeck.models.growing import is_more
@@ -282,3 +282,14 @@ def test_a_plan_measures_the_stored_student_with_its_cuts(
     params = tiny.model_copy(update={"targets": {"phone": target}})
     (made,) = planning.plan(params, there, ["phone"], lambda _: None)
     assert made.files["model.fp32"].num_params == models.num_params(models.load(place / "student")[1])
+
+
+@given(st.lists(st.lists(st.integers(0, 255), min_size=4, max_size=4), min_size=1, max_size=4))
+def test_channels_on_one_scale_have_one_whole_mean_and_the_spread_of_all_pixels_about_it(
+    values: list[list[int]],
+) -> None:
+    x_CN = np.array(values, dtype=np.float64)
+    mean, std = on_one_scale(tuple(x_CN.mean(1).tolist()), tuple(x_CN.std(1).tolist()))
+    assert set(mean) == {round(x_CN.mean())}
+    assert len(mean) == len(std) == len(x_CN)
+    np.testing.assert_allclose(std, ((x_CN - mean[0]) ** 2).mean() ** 0.5, atol=1e-5)

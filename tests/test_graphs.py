@@ -1,6 +1,7 @@
 """What happens to a graph between torch's exporter and the file: the answers stay, the bytes shrink."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -9,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from limbeck.graphs import narrow_zeros, pack, strip, unfold_late, with_own_zero_points
+from limbeck.graphs import narrow_zeros, pack, strip, take_pixels, unfold_late, with_own_zero_points
 
 ROWS, WIDTH = 12, 4
 
@@ -158,3 +159,54 @@ def test_names_and_paths_are_gone_and_the_answers_stay() -> None:
         *(f"v{number}" for number in range(5)),
     }
     np.testing.assert_array_equal(answers(made), expected)
+
+
+def normalizing(means: list[float], step: float, *, moved: bool = True, zero: int = 120) -> onnx.ModelProto:
+    """Pixels [batch, C], normalized by channel, moved or not, in steps around a zero point, and floats again."""
+    width = len(means)
+    nodes = [
+        helper.make_node("Cast", ["input"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("Sub", ["float", "mean"], ["centred"]),
+        helper.make_node("Mul", ["centred", "scale"], ["normalized"]),
+        helper.make_node("Transpose", ["normalized"], ["moved"], perm=[1, 0]),
+        helper.make_node("QuantizeLinear", ["moved" if moved else "normalized", "step", "zero"], ["int8"]),
+        helper.make_node("DequantizeLinear", ["int8", "step", "zero"], ["logits"]),
+    ]
+    tensors = {
+        "mean": np.array(means, np.float32), "scale": np.full(width, 1 / 60, np.float32),
+        "step": np.array(step, np.float32), "zero": np.array(zero, np.uint8),
+    }  # fmt: skip
+    graph = helper.make_graph(
+        [node for node in nodes if moved or node.op_type != "Transpose"],
+        "made",
+        [helper.make_tensor_value_info("input", TensorProto.UINT8, ["batch", width])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [None, None])],
+        [numpy_helper.from_array(value, name) for name, value in tensors.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+
+
+def of_all_pixels(model: onnx.ModelProto) -> NDArray[np.float32]:
+    onnx.checker.check_model(model, full_check=True)
+    opened = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    found = opened.run(None, {"input": np.arange(256, dtype=np.uint8)[:, None].repeat(2, axis=1)})[0]
+    assert isinstance(found, np.ndarray)
+    return found
+
+
+@pytest.mark.parametrize("moved", [True, False])
+def test_pixels_that_rounding_leaves_as_they_are_are_taken_as_they_are(moved: bool) -> None:
+    before, made = (normalizing([120.0, 120.0], 1 / 60, moved=moved) for _ in range(2))
+    take_pixels(made)
+    assert operators(made) == ["Transpose"] * moved + ["DequantizeLinear"]
+    assert {tensor.name for tensor in made.graph.initializer} == {"step", "zero"}
+    np.testing.assert_array_equal(of_all_pixels(made), of_all_pixels(before))
+
+
+@pytest.mark.parametrize(
+    "settings", [{"means": [120.0, 121.0]}, {"means": [120.6, 120.6]}, {"step": 1 / 59}, {"zero": 119}]
+)
+def test_pixels_that_rounding_changes_are_rounded(settings: dict[str, Any]) -> None:
+    made = normalizing(**{"means": [120.0, 120.0], "step": 1 / 60} | settings)
+    before = list(made.graph.node)
+    assert list(take_pixels(made).graph.node) == before

@@ -22,7 +22,9 @@ from limbeck.distillation import stored
 from limbeck.errors import ComponentError
 from limbeck.evaluation import predict
 from limbeck.models import MODELS, Network
+from limbeck.models.lean_resnet import LeanResNet, lean_resnet
 from limbeck.models.mobilenet import InvertedResidual
+from limbeck.models.skipping import residual
 from limbeck.params import Params, PruneParams, WarmStart
 from limbeck.pruning import cut_spec, prune_
 
@@ -100,6 +102,16 @@ ZOO: dict[str, st.SearchStrategy[Spec]] = {
             st.sampled_from([[4, 6, 7], [3, 8, 12]]),
             st.sampled_from([[2, 1, 1], [1, 3, 1]]),
             st.sampled_from(["pad", "projection"]),
+        ),
+        IMAGES,
+        st.integers(3, 4),
+    ),
+    "lean_resnet": st.builds(
+        spec_of,
+        st.builds(
+            lambda width, depth: Component(use="lean_resnet", width=width, depth=depth),
+            st.sampled_from([[4, 6, 7], [3, 8, 12]]),
+            st.sampled_from([[0, 1, 1], [1, 2, 0]]),
         ),
         IMAGES,
         st.integers(3, 4),
@@ -316,11 +328,32 @@ def test_an_inverted_residual_is_added_where_shapes_agree_and_ends_without_a_non
     assert [(m.groups, m.in_channels, m.kernel_size) for m in depthwise] == [(24, 24, (3, 3))]
 
 
-@pytest.mark.parametrize("use", ["resnet", "convnet", "mobilenet", "ds_cnn"])
-def test_convolutions_refuse_features_and_name_what_takes_them(use: str) -> None:
-    depth = {"resnet": 8, "convnet": 2, "mobilenet": 3, "ds_cnn": 2}[use]
-    with pytest.raises(ComponentError, match=rf"{use} takes images, found samples of shape \(12,\); "):
-        models.build(spec_of(Component(use=use, width=4, depth=depth), (12,), 3))
+@pytest.mark.parametrize(
+    "model",
+    [
+        Component(use="resnet", width=4, depth=8),
+        Component(use="lean_resnet", width=[4], depth=[1]),
+        Component(use="convnet", width=4, depth=2),
+        Component(use="mobilenet", width=4, depth=3),
+        Component(use="ds_cnn", width=4, depth=2),
+    ],
+    ids=lambda model: model.use,
+)
+def test_convolutions_refuse_features_and_name_what_takes_them(model: Component) -> None:
+    with pytest.raises(ComponentError, match=rf"{model.use} takes images, found samples of shape \(12,\); "):
+        models.build(spec_of(model, (12,), 3))
+
+
+def test_a_lean_resnet_halves_the_size_from_stage_to_stage_and_says_which_blocks_may_go() -> None:
+    body = lean_resnet((3, 12, 12), 5, width=(4, 6, 8), depth=(0, 1, 2))
+    assert isinstance(body, LeanResNet)
+    assert body.layers(torch.zeros(1, 3, 12, 12)).shape == (1, 8, 3, 3)
+    assert len(residual(body)) == 3
+
+
+def test_a_lean_resnet_has_a_depth_for_each_width() -> None:
+    with pytest.raises(ComponentError, match="expected a depth for each width, found 2 widths, 1 depths"):
+        models.build(spec_of(Component(use="lean_resnet", width=[4, 8], depth=[1]), (8, 8, 3), 3))
 
 
 @pytest.mark.parametrize("shape", [(8, 8, 3), (12,)])

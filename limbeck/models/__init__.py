@@ -21,6 +21,7 @@ from limbeck.models.bert import bert
 from limbeck.models.convnet import convnet
 from limbeck.models.ds_cnn import ds_cnn
 from limbeck.models.ensemble import ensemble
+from limbeck.models.lean_resnet import lean_resnet
 from limbeck.models.logmel import LogMel, logmel
 from limbeck.models.mlp import mlp
 from limbeck.models.mobilenet import mobilenet
@@ -33,6 +34,7 @@ from limbeck.models.two_tower import two_tower
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnet": resnet,
+    "lean_resnet": lean_resnet,
     "convnet": convnet,
     "mobilenet": mobilenet,
     "mlp": mlp,

@@ -5,11 +5,13 @@ float there. ONNX Runtime knows int8 sums (QLinearAdd) instead, and computes a c
 output is quantized too.
 """
 
+from operator import attrgetter
 from typing import Any
 
 import torch
 from torch.fx import GraphModule, Node
 from torchao.quantization.pt2e.quantizer import (
+    FixedQParamsQuantizationSpec,
     QuantizationAnnotation,
     QuantizationConfig,
     get_input_act_qspec,
@@ -26,6 +28,11 @@ MULTIPLYING = (*CONVOLUTIONS, aten.linear.default)
 SUMS = (aten.add.Tensor, aten.add_.Tensor)
 AFTERWARDS = (aten.relu.default, aten.relu_.default, aten.batch_norm.default)
 """What becomes one operator with the convolution or sum before it."""
+MOVING = (
+    aten.permute.default, aten.contiguous.default, aten.clone.default, aten.reshape.default, aten.view.default,
+    aten.flatten.using_ints,
+)  # fmt: skip
+"""What leaves numbers as they are, elsewhere."""
 
 
 class OnnxRuntimeQuantizer(X86InductorQuantizer):  # type: ignore[misc]
@@ -59,6 +66,10 @@ class OnnxRuntimeQuantizer(X86InductorQuantizer):  # type: ignore[misc]
                 for node in inner:
                     if marked := _annotation(node).input_qspec_map:
                         marked[node.args[1]] = rows_in(4, trained=self.global_config.is_qat, smallest=SMALLEST_STEP)
+            for node in model.graph.nodes:
+                marked = _annotation(node).input_qspec_map if node.target in MULTIPLYING else {}
+                if marked and (pixels := _pixels(model, node.args[0], get_input_act_qspec(self.global_config).dtype)):
+                    marked[node.args[0]] = pixels
         return model
 
     def _nothing(self, *_: Any) -> None:
@@ -66,6 +77,28 @@ class OnnxRuntimeQuantizer(X86InductorQuantizer):  # type: ignore[misc]
 
     _annotate_conv2d_binary = _annotate_conv2d_binary_unary = _nothing
     _annotate_qat_conv2d_bn_binary = _annotate_qat_conv2d_bn_binary_unary = _nothing
+
+
+def _pixels(model: GraphModule, node: Node, dtype: torch.dtype) -> FixedQParamsQuantizationSpec | None:
+    """The steps in which a value is the input's own uint8 pixels, where it is (pixels - mean) * scale with a whole mean.
+
+    Nothing is lost there, and a file leaves the arithmetic out (`limbeck.graphs.take_pixels`).
+    """
+    while node.target in MOVING:
+        node = node.all_input_nodes[0]
+    constants = []
+    for operator in (aten.mul.Tensor, aten.sub.Tensor):
+        if node.target != operator or not isinstance(node.args[1], Node) or node.args[1].op != "get_attr":
+            return None
+        constants.append(attrgetter(str(node.args[1].target))(model).unique())
+        node = node.args[0]  # type: ignore[assignment]
+    source = node.all_input_nodes[0] if node.all_input_nodes else node  # before it was made float
+    scale, mean = constants
+    if len(scale) > 1 or len(mean) > 1 or mean != mean.round() or not 0 <= mean <= 255:
+        return None
+    if source.op != "placeholder" or {source.meta["val"].dtype, dtype} != {torch.uint8}:
+        return None
+    return FixedQParamsQuantizationSpec(torch.uint8, float(scale), int(mean), 0, 255, torch.per_tensor_affine)
 
 
 def _annotation(node: Node) -> QuantizationAnnotation:
