@@ -10,6 +10,7 @@ from torch import nn
 
 from limbeck import checkpoint, models
 from limbeck.checkpoint import Spec
+from limbeck.components import Component
 from limbeck.data.splits import Meta, read_meta
 from limbeck.errors import CheckpointError
 from limbeck.evaluation import Scorer
@@ -37,13 +38,12 @@ def on_one_scale(mean: tuple[float, ...], std: tuple[float, ...]) -> tuple[tuple
     return (zero,) * len(mean), (round(spread**0.5, 6),) * len(std)
 
 
-def spec_of(student: StudentParams, data: Path) -> Spec:
+def spec_of(model: Component, meta: Meta) -> Spec:
     """What a student with fresh weights is to be, for prepared data."""
-    meta = read_meta(data)
     mean, std = meta.mean, meta.std
     if kind_of(meta.shape, meta.dtype) == "image" and meta.dtype == "uint8":
         mean, std = on_one_scale(mean, std)
-    return Spec(model=student.model, shape=meta.shape, dtype=meta.dtype, classes=meta.classes, mean=mean, std=std)
+    return Spec(model=model, shape=meta.shape, dtype=meta.dtype, classes=meta.classes, mean=mean, std=std)
 
 
 def begun(student: StudentParams, data: Path, seed: int) -> tuple[Spec, Network]:
@@ -58,7 +58,7 @@ def begun(student: StudentParams, data: Path, seed: int) -> tuple[Spec, Network]
     """
     torch.manual_seed(seed)
     if student.warm is None:
-        spec = spec_of(student, data)
+        spec = spec_of(student.model, read_meta(data))
         return spec, models.build(spec)
     return stored(student.warm, data.parent / student.warm.folder, read_meta(data))
 

@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,9 @@ HAS_INT4 = 21
 """From this opset ONNX itself has a type for it."""
 INT4 = np.arange(-8, 8, dtype=np.int8)
 MOVES = ("Transpose", "Reshape")
-"""Operators that leave numbers as they are, elsewhere."""
+"""What may stand between the normalization of an image and its first layer."""
+NORMALIZING = ["QuantizeLinear", "Mul", "Sub", "Cast"]
+"""Normalization and rounding, from the last operator to the first."""
 BYTES = {onnx.TensorProto.INT8: np.int8, onnx.TensorProto.UINT8: np.uint8}
 
 
@@ -63,31 +66,35 @@ def narrow_zeros(model: onnx.ModelProto) -> onnx.ModelProto:
 def take_pixels(model: onnx.ModelProto) -> onnx.ModelProto:
     """Give the first int8 layer the input itself, in place, where rounding makes of every pixel what it was.
 
-    QuantizeLinear((Cast(input) - mean) * scale), moved on the way or not, is the uint8 input then. Whether it is, all 256
-    pixels say.
+    QuantizeLinear(Move((Cast(input) - mean) * scale)) is Move(input) then. Whether it is, all 256 pixels say.
     """
     graph = model.graph
     constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
     makers = {node.output[0]: node for node in graph.node}
     uses = Counter(name for node in graph.node for name in node.input)
-    pixels = {value.name for value in graph.input if value.type.tensor_type.elem_type == onnx.TensorProto.UINT8}
+    shapes = {
+        value.name: [axis.dim_value for axis in value.type.tensor_type.shape.dim[1:]]
+        for value in graph.input if value.type.tensor_type.elem_type == onnx.TensorProto.UINT8
+    }  # fmt: skip
     for rounding in [node for node in graph.node if node.op_type == "QuantizeLinear"]:
         path = [rounding]
         while (before := makers.get(path[-1].input[0])) is not None and uses[before.output[0]] == 1:
             path.append(before)
-        moves = [node for node in path if node.op_type in MOVES]
-        steps = [node for node in path if node.op_type not in MOVES]
-        settings = [name for node in steps[:-1] for name in node.input[1:]]
+        moves = [*takewhile(lambda node: node.op_type in MOVES, path[1:])]
+        steps = [rounding, *path[1 + len(moves) :]]
+        shape = shapes.get(steps[-1].input[0])
+        settings = [constants[name] for node in steps[:-1] for name in node.input[1:] if name in constants]
+        if shape is None or len(settings) != 4 or [node.op_type for node in steps] != NORMALIZING:
+            continue
+        step, zero, scale, mean = settings
         if (
-            [node.op_type for node in steps] != ["QuantizeLinear", "Mul", "Sub", "Cast"]
-            or steps[-1].input[0] not in pixels
-            or not all(name in constants for name in settings)
+            step.size != 1
+            or zero.dtype != np.uint8
+            or np.broadcast_shapes(shape, mean.shape, scale.shape) != tuple(shape)
         ):
             continue
-        step, zero, scale, mean = (constants[name] for name in settings)
-        each = np.arange(256, dtype=np.uint8)[:, None]
-        rounded = np.rint((each.astype(np.float32) - mean.reshape(1, -1)) * scale.reshape(1, -1) / step) + zero
-        if zero.dtype != np.uint8 or not (rounded == each).all():
+        pixels = np.arange(256, dtype=np.uint8).reshape(-1, *(1 for _ in shape))
+        if not (np.rint((pixels.astype(np.float32) - mean) * scale / step) + zero == pixels).all():
             continue
         taken = steps[-1].input[0]
         if moves:

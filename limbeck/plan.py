@@ -170,20 +170,15 @@ class _Planner:
 
     def networks(self) -> Iterator[tuple[str, Spec, Network, nn.Module]]:
         """Variant, spec, float network, and what is exported of it."""
-        meta, target = self.meta, self.target
+        target = self.target
         torch.manual_seed(self.params.seed)
         if target.student.is_teacher:
             spec, network = self.teacher()
-        elif target.student.warm:
+        else:
             spec, network = begun(target.student, self.data, self.params.seed)
             network.eval()
-        else:
-            spec = Spec(
-                model=target.student.model, shape=meta.shape, dtype=meta.dtype, classes=meta.classes,
-                mean=meta.mean, std=meta.std,
-            )  # fmt: skip
-            network = models.build(spec).eval()
-            for module in network.modules():  # a fresh norm folds into a bias of zeros, which no file stores
+            fresh = network.modules() if target.student.warm is None else ()
+            for module in fresh:  # a fresh norm folds into a bias of zeros, which no file stores
                 if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
                     nn.init.normal_(module.bias)
         if not isinstance(target.prune, Unused):

@@ -19,7 +19,7 @@ from limbeck.data import splits
 from limbeck.data.sources.digits import digits
 from limbeck.data.sources.source import Source, in_memory
 from limbeck.data.splits import read, read_meta
-from limbeck.distillation import NORMS, begun, on_one_scale, tune_
+from limbeck.distillation import NORMS, begun, on_one_scale, spec_of, tune_
 from limbeck.errors import CheckpointError, ParamsError
 from limbeck.evaluation import accuracy, predict
 from limbeck.models.growing import is_more
@@ -293,3 +293,21 @@ def test_channels_on_one_scale_have_one_whole_mean_and_the_spread_of_all_pixels_
     assert set(mean) == {round(x_CN.mean())}
     assert len(mean) == len(std) == len(x_CN)
     np.testing.assert_allclose(std, ((x_CN - mean[0]) ** 2).mean() ** 0.5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "mean"),
+    [
+        ((4, 4, 3), "uint8", (119.0, 119.0, 119.0)),
+        ((4, 4, 3), "float32", (120.4, 118.2, 117.5)),
+        ((9, 3), "int16", (120.4, 118.2, 117.5)),
+        ((3,), "float32", (120.4, 118.2, 117.5)),
+    ],
+)
+def test_only_images_of_bytes_are_put_on_one_scale(
+    data: Path, small: Component, shape: tuple[int, ...], dtype: str, mean: tuple[float, ...]
+) -> None:
+    given = {"shape": shape, "dtype": dtype, "mean": (120.4, 118.2, 117.5), "std": (60.0, 60.0, 60.0)}
+    spec = spec_of(small, read_meta(data).model_copy(update=given))
+    assert (spec.mean, len(set(spec.std))) == (mean, 1)
+    assert (spec.std == given["std"]) == (mean == given["mean"])

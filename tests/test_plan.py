@@ -18,6 +18,7 @@ from limbeck import plan as planning
 from limbeck.checkpoint import Spec
 from limbeck.components import Component
 from limbeck.data.splits import read_meta
+from limbeck.distillation import begun
 from limbeck.errors import DataError
 from limbeck.export import run
 from limbeck.params import Params
@@ -48,6 +49,21 @@ def planned(params: Params, data: Path, **changes: Any) -> Plan:
         sensor[section] = {**sensor[section], **values}
     (made,) = planning.plan(Params.model_validate(raw), data, ["sensor"], lambda _: None)
     return made
+
+
+def test_a_plan_looks_at_what_distill_begins_with(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny: Params, data: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    seen: list[Spec] = []
+
+    def write(path: Path, network: Any, spec: Spec, *_: Any) -> None:
+        seen.append(spec)
+        path.write_bytes(b"a file")
+
+    monkeypatch.setattr(planning, "to_onnx", write)
+    planned(tiny, data)
+    assert seen[0] == begun(tiny.targets["sensor"].student, data, tiny.seed)[0]
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A residual network that does little at full resolution, where a device spends most of its time."""
+"""A residual network of fewer, smaller blocks: one convolution each, and a plain one before every stage."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from limbeck.errors import ComponentError
 
 
-class Around(nn.Module):
+class Block(nn.Module):
     """One 3x3 convolution and a shortcut around it: [B, C, H, W] -> the same."""
 
     is_residual = True
@@ -34,7 +34,7 @@ class LeanResNet(nn.Module):
         inputs = channels
         for stage, (outputs, count) in enumerate(zip(widths, num_blocks, strict=True)):
             conv = nn.Conv2d(inputs, outputs, 3, stride=2 if stage else 1, padding=1, bias=False)
-            layers += [conv, nn.BatchNorm2d(outputs), nn.ReLU(), *(Around(outputs) for _ in range(count))]
+            layers += [conv, nn.BatchNorm2d(outputs), nn.ReLU(), *(Block(outputs) for _ in range(count))]
             inputs = outputs
         self.layers = nn.Sequential(*layers)
         self.head = nn.Linear(inputs, num_classes)
@@ -53,7 +53,7 @@ def lean_resnet(
 ) -> nn.Module:
     """Stages of `width` channels, each a plain convolution and `depth` residual blocks of one convolution.
 
-    The first stage keeps the size, every other one halves it: `width: [16, 32, 44, 44], depth: [0, 1, 1, 1]`.
+    The first stage keeps the size, every other one halves it: `width: [16, 32, 40, 56], depth: [0, 1, 1, 1]`.
 
     Raises:
         ComponentError: a sample that is no image; not as many depths as widths.

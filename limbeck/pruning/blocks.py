@@ -83,7 +83,7 @@ class Blocks:
         if not self.most:
             raise ParamsError(
                 f"prune.scope is block, and max_ratio {params.max_ratio:g} of the {self.whole} blocks of this network that could be "
-                "skipped are none. Raise it, choose scope: layer, or a deeper student.model with shortcuts (resnet, mobilenet, "
+                "skipped are none. Raise it, choose scope: layer, or a deeper student.model with shortcuts (resnet, lean_resnet, mobilenet, "
                 "text_transformer; one of your own says is_residual = True)."
             )
         scores = judge(network, names, losses)

@@ -28,11 +28,13 @@ MULTIPLYING = (*CONVOLUTIONS, aten.linear.default)
 SUMS = (aten.add.Tensor, aten.add_.Tensor)
 AFTERWARDS = (aten.relu.default, aten.relu_.default, aten.batch_norm.default)
 """What becomes one operator with the convolution or sum before it."""
+TO_FLOAT = (aten._to_copy.default, aten.to.dtype)
 MOVING = (
     aten.permute.default, aten.contiguous.default, aten.clone.default, aten.reshape.default, aten.view.default,
     aten.flatten.using_ints,
 )  # fmt: skip
-"""What leaves numbers as they are, elsewhere."""
+"""What may stand between the normalization of an image and its first layer: more than `limbeck.graphs.MOVES`, whose files then keep
+the arithmetic."""
 
 
 class OnnxRuntimeQuantizer(X86InductorQuantizer):  # type: ignore[misc]
@@ -66,10 +68,11 @@ class OnnxRuntimeQuantizer(X86InductorQuantizer):  # type: ignore[misc]
                 for node in inner:
                     if marked := _annotation(node).input_qspec_map:
                         marked[node.args[1]] = rows_in(4, trained=self.global_config.is_qat, smallest=SMALLEST_STEP)
-            for node in model.graph.nodes:
-                marked = _annotation(node).input_qspec_map if node.target in MULTIPLYING else {}
-                if marked and (pixels := _pixels(model, node.args[0], get_input_act_qspec(self.global_config).dtype)):
-                    marked[node.args[0]] = pixels
+            if get_input_act_qspec(self.global_config).dtype == torch.uint8:
+                for node in model.graph.nodes:
+                    marked = _annotation(node).input_qspec_map if node.target in MULTIPLYING else {}
+                    if marked and (pixels := _pixels(model, node.args[0])):
+                        marked[node.args[0]] = pixels
         return model
 
     def _nothing(self, *_: Any) -> None:
@@ -79,8 +82,8 @@ class OnnxRuntimeQuantizer(X86InductorQuantizer):  # type: ignore[misc]
     _annotate_qat_conv2d_bn_binary = _annotate_qat_conv2d_bn_binary_unary = _nothing
 
 
-def _pixels(model: GraphModule, node: Node, dtype: torch.dtype) -> FixedQParamsQuantizationSpec | None:
-    """The steps in which a value is the input's own uint8 pixels, where it is (pixels - mean) * scale with a whole mean.
+def _pixels(model: GraphModule, node: Node) -> FixedQParamsQuantizationSpec | None:
+    """The steps in which a value is the input's own uint8 pixels, where it is (pixels - mean) * scale with one whole mean.
 
     Nothing is lost there, and a file leaves the arithmetic out (`limbeck.graphs.take_pixels`).
     """
@@ -91,12 +94,12 @@ def _pixels(model: GraphModule, node: Node, dtype: torch.dtype) -> FixedQParamsQ
         if node.target != operator or not isinstance(node.args[1], Node) or node.args[1].op != "get_attr":
             return None
         constants.append(attrgetter(str(node.args[1].target))(model).unique())
-        node = node.args[0]  # type: ignore[assignment]
-    source = node.all_input_nodes[0] if node.all_input_nodes else node  # before it was made float
+        shape, node = node.meta["val"].shape, node.args[0]  # type: ignore[assignment]
+    source = node.all_input_nodes[0] if node.target in TO_FLOAT else node
+    if source.op != "placeholder" or source.meta["val"].dtype != torch.uint8 or source.meta["val"].shape != shape:
+        return None  # of another shape: grey pixels made into several channels
     scale, mean = constants
     if len(scale) > 1 or len(mean) > 1 or mean != mean.round() or not 0 <= mean <= 255:
-        return None
-    if source.op != "placeholder" or {source.meta["val"].dtype, dtype} != {torch.uint8}:
         return None
     return FixedQParamsQuantizationSpec(torch.uint8, float(scale), int(mean), 0, 255, torch.per_tensor_affine)
 

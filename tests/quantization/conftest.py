@@ -20,7 +20,7 @@ LAYERS = ("body.layers.0", "body.layers.3", "body.head")
 def spec() -> Spec:
     return Spec(
         model=Component.model_validate({"use": "convnet", "width": 4, "depth": 2}),
-        shape=(6, 6, 2), dtype="uint8", classes=("a", "b", "c"), mean=(120.0,) * 2, std=(60.0,) * 2,
+        shape=(6, 6, 2), dtype="uint8", classes=("a", "b", "c"), mean=(120.3, 118.7), std=(60.0,) * 2,
     )  # fmt: skip
 
 

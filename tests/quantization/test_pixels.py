@@ -11,9 +11,14 @@ from numpy.typing import NDArray
 from limbeck import export, models, quantization
 from limbeck.checkpoint import Spec
 from limbeck.components import Component
+from limbeck.evaluation import predict
 
 NORMALIZING = {"Cast", "Sub", "Mul"}
 MATRICES = {"use": "mlp", "width": 8, "depth": 1}
+WHOLE = Spec(
+    model=Component.model_validate(MATRICES), shape=(6, 6, 2), dtype="uint8", classes=("a", "b", "c"),
+    mean=(120.0,) * 2, std=(60.0,) * 2,
+)  # fmt: skip
 
 
 def exported(path: Path, spec: Spec, x: NDArray[np.uint8], arithmetic: str = "u8s8", observer: str = "mse") -> set[str]:
@@ -38,9 +43,9 @@ def exported(path: Path, spec: Spec, x: NDArray[np.uint8], arithmetic: str = "u8
     ],
 )
 def test_of_one_whole_mean_the_first_layer_takes_the_pixels(
-    tmp_path: Path, spec: Spec, x: NDArray[np.uint8], model: dict[str, object], arithmetic: str, observer: str
+    tmp_path: Path, x: NDArray[np.uint8], model: dict[str, object], arithmetic: str, observer: str
 ) -> None:
-    given = spec.model_copy(update={"model": Component.model_validate(model)})
+    given = WHOLE.model_copy(update={"model": Component.model_validate(model)})
     assert not exported(tmp_path / "q.onnx", given, x, arithmetic, observer) & NORMALIZING
 
 
@@ -56,7 +61,26 @@ def test_of_one_whole_mean_the_first_layer_takes_the_pixels(
     ],
 )
 def test_otherwise_pixels_are_normalized_in_float(
-    tmp_path: Path, spec: Spec, x: NDArray[np.uint8], changes: dict[str, object], arithmetic: str
+    tmp_path: Path, x: NDArray[np.uint8], changes: dict[str, object], arithmetic: str
 ) -> None:
-    given = spec.model_copy(update={"model": Component.model_validate(MATRICES), **changes})
-    assert exported(tmp_path / "q.onnx", given, x, arithmetic) >= NORMALIZING
+    assert exported(tmp_path / "q.onnx", WHOLE.model_copy(update=changes), x, arithmetic) >= NORMALIZING
+
+
+def test_grey_pixels_made_into_three_channels_are_normalized_in_float(tmp_path: Path, spec: Spec) -> None:
+    """As for a teacher of photographs: three means for one channel."""
+    x = np.random.default_rng(0).integers(0, 256, (32, 6, 6, 1), dtype=np.uint8)
+    given = spec.model_copy(update={"shape": (6, 6, 1), "mean": (0.0,) * 3, "std": (255.0,) * 3})
+    assert exported(tmp_path / "q.onnx", given, x, observer="min_max") >= NORMALIZING
+
+
+def test_a_trained_int8_checkpoint_of_such_pixels_loads_to_the_same_answers(
+    tmp_path: Path, x: NDArray[np.uint8]
+) -> None:
+    torch.manual_seed(0)
+    network = models.build(WHOLE).eval()
+    described = quantization.describe("static", "u8s8", Component.model_validate({"use": "min_max"}), trained=True)
+    prepared = quantization.prepare(network, described, WHOLE.shape, torch.uint8)
+    quantization.calibrate_(prepared, x, 16)
+    quantization.save(tmp_path / "q", WHOLE.model_copy(update={"quantization": described}), prepared)
+    _, loaded = quantization.load(tmp_path / "q")
+    np.testing.assert_array_equal(predict(loaded, x), predict(quantization.convert(prepared), x))
