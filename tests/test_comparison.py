@@ -14,9 +14,9 @@ from limbeck import comparison
 from limbeck.comparison import CONTROL, Comparison, gain_over, read_methods, verdict_of
 from limbeck.components import Component
 from limbeck.data.splits import read
+from limbeck.distillation import begun
 from limbeck.errors import ComponentError, ParamsError
 from limbeck.evaluation import Scores
-from limbeck.models import build
 from limbeck.training import Fitted
 from tests.conftest import ROOT, TINY
 
@@ -75,9 +75,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def fresh(student: Any, distill: Any, *, data: Path, seed: int, **_: Any) -> tuple[Any, Fitted]:
         calls.append(f"{distill.use} {seed}")
-        from limbeck.distillation import spec_of
-
-        return build(spec_of(student, data)), Fitted(best=0.5, best_epoch=0)
+        return begun(student, data, seed)[1], Fitted(best=0.5, best_epoch=0)
 
     monkeypatch.setattr(comparison, "train_student", fresh)
     return calls
