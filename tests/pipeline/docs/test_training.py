@@ -5,7 +5,7 @@ import re
 
 import yaml
 
-from benchmarks import training
+from benchmarks import loops, training
 from limbeck.optimizers import OPTIMIZERS
 from limbeck.params import Params
 from stages.__main__ import check_components
@@ -26,3 +26,10 @@ def test_the_table_names_every_optimizer() -> None:
 
 def test_what_the_page_says_of_the_loop_was_measured() -> None:
     assert training.table(json.loads((ROOT / "benchmarks/results/training.json").read_text())) in text_of("training")
+
+
+def test_what_the_page_says_of_other_loops_was_measured() -> None:
+    measured = json.loads((ROOT / "benchmarks/results/loops.json").read_text())
+    assert loops.table(measured) in text_of("training")
+    behind = 100 * (measured["validation"]["textbook"] - measured["validation"]["ours"])
+    assert f"After {loops.EPOCHS} epochs ours is {behind:.1f} points behind." in text_of("training")
