@@ -71,12 +71,13 @@ def take_pixels(model: onnx.ModelProto) -> onnx.ModelProto:
     graph = model.graph
     constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
     makers = {node.output[0]: node for node in graph.node}
-    uses = Counter(name for node in graph.node for name in node.input)
+    given = {value.name for value in graph.output}
+    uses = Counter([*(name for node in graph.node for name in node.input), *given])
     shapes = {
         value.name: [axis.dim_value for axis in value.type.tensor_type.shape.dim[1:]]
         for value in graph.input if value.type.tensor_type.elem_type == onnx.TensorProto.UINT8
     }  # fmt: skip
-    for rounding in [node for node in graph.node if node.op_type == "QuantizeLinear"]:
+    for rounding in [n for n in graph.node if n.op_type == "QuantizeLinear" and n.output[0] not in given]:
         path = [rounding]
         while (before := makers.get(path[-1].input[0])) is not None and uses[before.output[0]] == 1:
             path.append(before)

@@ -215,6 +215,13 @@ def read_twice() -> onnx.ModelProto:
     return model
 
 
+def answered(name: str, kind: int) -> onnx.ModelProto:
+    """A value on the way is an answer, too."""
+    model = normalizing([120.0, 120.0])
+    model.graph.output.append(helper.make_tensor_value_info(name, kind, [None, None]))
+    return model
+
+
 @pytest.mark.parametrize(
     "made",
     [
@@ -228,10 +235,12 @@ def read_twice() -> onnx.ModelProto:
         normalizing([120.0, 120.0], moved="between"),
         normalizing([120.0, 120.0, 120.0], width=1),
         read_twice(),
+        answered("normalized", TensorProto.FLOAT),
+        answered("int8", TensorProto.UINT8),
     ],
     ids=[
         "another mean", "no whole mean", "another step", "another zero", "int8", "no zero", "a step for each", "moved between",
-        "grey made three", "read twice",
+        "grey made three", "read twice", "answered as floats", "answered rounded",
     ],
 )  # fmt: skip
 def test_otherwise_they_are_normalized_and_rounded(made: onnx.ModelProto) -> None:
