@@ -31,7 +31,7 @@ def on_one_scale(mean: tuple[float, ...], std: tuple[float, ...]) -> tuple[tuple
     """Mean and standard deviation by channel -> those of all channels together, about a whole number.
 
     In int8 such pixels need no arithmetic before the first layer: they are the whole numbers that it takes, and the mean is their
-    zero point (`limbeck.graphs.take_pixels`).
+    zero point (`limbeck.graphs.pixels`).
     """
     zero = float(round(sum(mean) / len(mean)))
     spread = sum(s**2 + (m - zero) ** 2 for m, s in zip(mean, std, strict=True)) / len(mean)

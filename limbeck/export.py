@@ -16,7 +16,7 @@ from limbeck.atomic import replace
 from limbeck.checkpoint import Spec
 from limbeck.errors import ExportError
 from limbeck.evaluation import predict
-from limbeck.graphs import narrow_zeros, pack, simplify_, strip, take_pixels, unfold_late, with_own_zero_points
+from limbeck.graphs import finish, simplify_
 from limbeck.models import Network, torch_dtype
 from limbeck.quiet import quiet
 
@@ -64,8 +64,7 @@ def to_onnx(path: Path, network: nn.Module, spec: Spec, opset: int, notes: dict[
             simplify_(program.model)
         except Exception as error:
             raise ExportError(f"{spec.model.use} cannot be exported to ONNX opset {opset}: {error}") from error
-    model = with_own_zero_points(unfold_late(take_pixels(narrow_zeros(program.model_proto))))
-    model = strip(pack(model))
+    model = finish(program.model_proto)
     for key, value in sorted({"classes": "\n".join(spec.classes), **notes}.items()):
         model.metadata_props.add(key=f"limbeck.{key}", value=value)
     onnx.checker.check_model(model, full_check=True)

@@ -33,7 +33,7 @@ MOVING = (
     aten.permute.default, aten.contiguous.default, aten.clone.default, aten.reshape.default, aten.view.default,
     aten.flatten.using_ints,
 )  # fmt: skip
-"""What may stand between the normalization of an image and its first layer: more than `limbeck.graphs.MOVES`, whose files then keep
+"""What may stand between the normalization of an image and its first layer: more than `limbeck.graphs.pixels.MOVES`, whose files then keep
 the arithmetic."""
 
 
@@ -85,7 +85,7 @@ class OnnxRuntimeQuantizer(X86InductorQuantizer):  # type: ignore[misc]
 def _pixels(model: GraphModule, node: Node) -> FixedQParamsQuantizationSpec | None:
     """The steps in which a value is the input's own uint8 pixels, where it is (pixels - mean) * scale with one whole mean.
 
-    Nothing is lost there, and a file leaves the arithmetic out (`limbeck.graphs.take_pixels`).
+    Nothing is lost there, and a file leaves the arithmetic out (`limbeck.graphs.pixels`).
     """
     while node.target in MOVING:
         node = node.all_input_nodes[0]

@@ -26,8 +26,8 @@ MLP = Spec(
     model=Component.model_validate({"use": "mlp", "width": 8, "depth": 1}), shape=(5,), dtype="float32",
     classes=("a", "b", "c"), mean=(0.0,) * 5, std=(1.0,) * 5,
 )  # fmt: skip
-OUTER = {(16, 3, 3, 3), (3, 64)}
-"""Shapes of the first layer's weights and of the last one's."""
+OUTER = {(64, 12, 3, 3), (3, 64)}
+"""Shapes of the first layer's weights, on blocks of 4 pixels, and of the last one's."""
 
 
 def described(bits: Bits, *, trained: bool = False) -> Quantization:
@@ -59,7 +59,7 @@ def test_half_the_bytes_are_the_same_operators_and_answer_as_the_model(opset: in
         files[bits] = tmp_path / f"{bits}.onnx"
         export.to_onnx(files[bits], converted, RESNET, opset, {})
         export.check_parity(files[bits], converted, samples(), max_difference=None, min_equal=0.9)
-    weights = sum(tensor.size for shape, tensor in weights_in(files[8]) if len(shape) == 4)
+    weights = sum(tensor.size for shape, tensor in weights_in(files[8]) if len(shape) == 4 and shape not in OUTER)
     saved = files[8].stat().st_size - files[4].stat().st_size
     assert 0.45 * weights < saved < 0.52 * weights
     assert operators_run(files[4]) == operators_run(files[8])
