@@ -14,7 +14,7 @@ from limbeck import graphs, models
 from limbeck.distillation import on_one_scale
 
 NETWORKS: dict[str, dict[str, Any]] = {
-    "`lean_resnet`, as `sensor` of `cifar10`": {"use": "lean_resnet", "width": [16, 48, 48], "depth": [0, 1, 2]},
+    "`lean_resnet`, as `sensor` of `cifar10`": {"use": "lean_resnet", "width": [8, 48, 48], "depth": [0, 1, 2]},
     "`resnet`, `width: 16, depth: 20`": {"use": "resnet", "width": 16, "depth": 20},
     "`convnet`, `width: 16, depth: 2`": {"use": "convnet", "width": 16, "depth": 2},
 }
