@@ -11,8 +11,8 @@ from onnx import helper, numpy_helper
 from limbeck.graphs.exported import without_unused
 
 BLOCK = 4
-"""Pixels side by side. ONNX Runtime's convolution of bytes on x86 takes input channels by fours (1.31); of others it first makes a
-matrix, patch by patch, which takes longer than to multiply it."""
+"""Pixels side by side. ONNX Runtime's convolution of bytes on x86 takes input channels by fours (1.31); of others it first copies every
+patch into a matrix."""
 MOST = 256
 """Channels of a block's outputs. Each is multiplied with all pixels of the blocks it reaches: of more, that takes longer."""
 

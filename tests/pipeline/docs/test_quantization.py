@@ -7,7 +7,7 @@ from typing import get_args
 import pytest
 import yaml
 
-from benchmarks import int4, int8
+from benchmarks import int4, int8, pixels
 from limbeck.params import Instructions, Params
 from limbeck.quantization.arithmetic import BEST_FOR
 from limbeck.quantization.observers import OBSERVERS
@@ -36,3 +36,7 @@ def test_the_page_shows_every_observer_and_what_follows_from_every_instruction_s
 def test_what_the_page_says_of_four_bits_was_measured() -> None:
     assert int4.table(json.loads((ROOT / "benchmarks/results/int4.json").read_text())) in text_of("quantization")
     assert int8.table(json.loads((ROOT / "benchmarks/results/int8.json").read_text())) in text_of("quantization")
+
+
+def test_what_the_page_says_of_pixels_was_measured() -> None:
+    assert pixels.table(json.loads((ROOT / "benchmarks/results/pixels.json").read_text())) in text_of("quantization")
