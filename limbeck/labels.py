@@ -172,7 +172,7 @@ def _faster(teacher: nn.Module, views: Views, params: LabelParams) -> nn.Module:
     batch = views.get(0, torch.arange(min(params.batch_size, len(views))))
     if params.features or not pays(params.compile, teacher, batch[:1], params.num_views * len(views)):
         return teacher
-    return compiled(teacher, lambda trial: trial(batch))
+    return compiled(teacher, lambda trial: trial(batch), frozen=True)
 
 
 def _answers(teacher: nn.Module, samples: Tensor, with_features: bool) -> dict[str, Tensor]:

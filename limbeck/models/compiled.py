@@ -48,10 +48,11 @@ def _compile(model: nn.Module) -> nn.Module:
     return made  # type: ignore[no-any-return]
 
 
-def compiled(model: nn.Module, run: Callable[[nn.Module], object]) -> nn.Module:
+def compiled(model: nn.Module, run: Callable[[nn.Module], object], *, frozen: bool = False) -> nn.Module:
     """The network compiled for what `run` does with one, sharing its weights; itself, with a warning, where that fails.
 
-    A copy is tried first: a compiler that is missing or that gives up must not leave half a step in the network.
+    A copy is tried first: a compiler that is missing or that gives up must not leave half a step in the network. One that is
+    `frozen` only answers, without gradients: its weights become constants with norms folded into them, and need no copy.
     """
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(CACHE.resolve()))
     with quiet():
@@ -60,8 +61,9 @@ def compiled(model: nn.Module, run: Callable[[nn.Module], object]) -> nn.Module:
 
             inductor.compile_threads = 1  # no pool of processes that could outlive a killed stage
             torch._dynamo.reset()  # what another network left would be taken for this one at other sizes
-            with torch.random.fork_rng(devices=[]):
-                run(_compile(copy.deepcopy(model)))
+            tried = _compile(model if frozen else copy.deepcopy(model))
+            with torch.random.fork_rng(devices=[]), inductor.patch(freezing=frozen):
+                run(tried)
         except Exception as error:  # compilers fail in their own ways
             logging.getLogger(__name__).warning(
                 "this network is not compiled and goes on slower (%s: %s). A C++ compiler and Python's headers are needed "
@@ -71,4 +73,4 @@ def compiled(model: nn.Module, run: Callable[[nn.Module], object]) -> nn.Module:
             )
             torch._dynamo.reset()
             return model
-    return _compile(model)
+    return tried if frozen else _compile(model)

@@ -77,3 +77,24 @@ def test_a_compiled_network_shares_its_weights_answers_alike_and_learns_the_same
         ends.append({name: value.clone() for name, value in network.state_dict().items()})
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in start)
     assert not torch.equal(ends[0]["0.weight"], start["0.weight"])
+
+
+def test_a_frozen_network_answers_alike_from_weights_as_they_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(288, 3)
+    )
+    x = torch.randn(4, 3, 8, 8)
+    for _ in range(5):
+        network(torch.randn(16, 3, 8, 8))  # its norms have something to fold
+    network.eval()
+    with torch.inference_mode():
+        expected = network(x)
+        quick = compiled(network, lambda trial: trial(x), frozen=True)
+        torch.testing.assert_close(quick(x), expected)
+        network[1].weight.zero_()
+        torch.testing.assert_close(quick(x), expected)
+        assert not torch.allclose(network(x), expected, atol=1e-3)
