@@ -29,7 +29,7 @@ def test_the_agents_start_and_memory_are_those_of_the_results() -> None:
 def test_the_larger_tasks_figures_are_those_of_the_results() -> None:
     section = (ROOT / "README.md").read_text().partition("## A larger task")[2].partition("`fashion` trains")[0]
     rows = re.findall(r"^\| `(\w+)`, int8 \| (.+) \|$", section, re.MULTILINE)
-    assert [name for name, _ in rows] == ["watch"]
+    assert [name for name, _ in rows] == ["watch", "sensor"]
     recipe = params.load(ROOT / "recipes/cifar10.yaml")
     for name, row in rows:
         measured = json.loads((ROOT / f"benchmarks/results/figures/cifar10-{name}-0.json").read_text())
@@ -43,3 +43,6 @@ def test_the_larger_tasks_figures_are_those_of_the_results() -> None:
             f"{quality['value']} [{quality['low']}, {quality['high']}] | {int8['bytes']:,} | {int8['p50_us'] / 1000:.3f} "
             f"| {teacher['bytes'] / int8['bytes']:.1f}x | {teacher['p50_us'] / int8['p50_us']:.1f}x"
         )
+    beside = measured["by_turns"]["MLPerf Tiny, LiteRT"]
+    told = f"{100 * beside['accuracy']:.1f} %, {beside['bytes']:,} bytes, {beside['p50_us'] / 1000:.3f} ms."
+    assert f"MLPerf Tiny under LiteRT: {told}" in section
