@@ -233,7 +233,7 @@ def fit(
     """
     torch.set_num_threads(params.threads)
     torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # nothing here reads what it did not write
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # nothing reads what it did not write
     device = choose_device(params.device)
     bf16 = uses_bf16(params.precision, device)
     # fp32 kernels of oneDNN corrupt the heap in channels_last at odd widths (torch 2.13, AVX2); bf16 ones gain from it
