@@ -72,7 +72,7 @@ def outputs_of(model: onnx.ModelProto) -> NDArray[np.float32]:
 
 
 @given(
-    width=st.sampled_from([4, 8, 12]), channels=st.sampled_from([1, 2, 3, 5, 6]), outputs=st.integers(1, 40),
+    width=st.sampled_from([4, 8, 12]), channels=st.sampled_from([1, 2, 3]), outputs=st.integers(1, 40),
     kernel=st.integers(1, 7), stride=st.sampled_from([1, 2, 4]), left=st.integers(0, 6), per_channel=st.booleans(),
     activation=st.sampled_from(["Relu", ""]),
 )  # fmt: skip
@@ -117,12 +117,12 @@ def of_computed_weights() -> onnx.ModelProto:
 @pytest.mark.parametrize(
     "made",
     [
-        stem(channels=4), stem(channels=8), stem(width=6), of_unknown_width(), stem(outputs=65), stem(stride=3, width=12),
+        stem(channels=4), stem(channels=6), stem(width=6), of_unknown_width(), stem(outputs=65), stem(stride=3, width=12),
         stem(right=2), stem(group=3, outputs=6), stem(dilations=[2, 2], left=2, right=2), stem(dtype="int8"),
         stem(activation="Abs"), stem(answer="sums"), stem(zero=20), twice_read(), of_computed_weights(),
     ],
     ids=[
-        "channels by fours", "by eights", "half a block", "width not known", "many outputs", "a stride that is no part of four",
+        "four channels", "six", "half a block", "width not known", "many outputs", "a stride that is no part of four",
         "a column more", "groups", "dilated", "int8", "not rounded at once", "answered", "a ReLU of its own", "pixels read twice", "weights computed",
     ],
 )  # fmt: skip
