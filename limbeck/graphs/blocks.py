@@ -12,7 +12,7 @@ from limbeck.graphs.exported import without_unused
 
 BLOCK = 4
 """Pixels side by side. ONNX Runtime's convolution of bytes on x86 takes input channels by fours (1.31); of others it first copies every
-patch into a matrix. (Inner layers that were cut to other widths stay: every layer on blocks takes 700 bytes more.)"""
+patch into a matrix. (Inner layers that were cut to other widths stay: a layer on blocks takes some 800 bytes more.)"""
 MOST = 256
 """Channels of a block's outputs. Each is multiplied with all pixels of the blocks it reaches: of more, that takes longer."""
 
