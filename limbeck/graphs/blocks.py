@@ -92,7 +92,7 @@ def _quantized(graph: onnx.GraphProto, constants: dict[str, NDArray[Any]]) -> It
 
     def reader(node: onnx.NodeProto, operator: str) -> onnx.NodeProto | None:
         """What alone reads a node's answer, if it is such an operator."""
-        (first, *others) = readers[node.output[0]]
+        first, *others = readers.get(node.output[0], [None])
         return None if others or first is None or first.op_type != operator else first
 
     for conv in [node for node in graph.node if node.op_type == "Conv"]:

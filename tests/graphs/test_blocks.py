@@ -21,7 +21,7 @@ HEIGHT = 6
 
 def stem(
     *, width: int = 8, channels: int = 3, outputs: int = 5, kernel: int = 3, stride: int = 1, left: int = 1, right: int = 1,
-    dtype: str = "uint8", activation: str = "Relu", answer: str = "logits", per_channel: bool = True, then: int = 0, zero: int | None = None,
+    dtype: str = "uint8", activation: str = "Relu", answer: str = "logits", per_channel: bool = True, then: int = 0, zero: int = 0,
     **attributes: Any,
 ) -> onnx.ModelProto:  # fmt: skip
     """Pixels [batch, height, width, channels] through one convolution in int8; weights of 7 bits, which no processor's sums overflow."""
@@ -31,7 +31,7 @@ def stem(
         "pixel": np.array(0.02, np.float32), "grey": np.array(100, dtype),
         "weights": rng.integers(-64, 64, (outputs, channels // attributes.get("group", 1), kernel, kernel)).astype(np.int8),
         "scales": scales, "zeros": np.zeros_like(scales, np.int8), "bias": rng.normal(size=outputs).astype(np.float32),
-        "step": np.array(0.03, np.float32), "zero": np.array(20 if zero is None and not activation else zero or 0, dtype),
+        "step": np.array(0.03, np.float32), "zero": np.array(zero, dtype),
     }  # fmt: skip
     attributes = {"kernel_shape": [kernel] * 2, "strides": [stride] * 2, "pads": [1, left, 1, right], **attributes}
     nodes = [
@@ -79,7 +79,8 @@ def outputs_of(model: onnx.ModelProto) -> NDArray[np.float32]:
 def test_blocks_of_pixels_give_the_same_integers(kernel: int, stride: int, left: int, **kinds: Any) -> None:
     left = min(left, kernel - 1)
     right = max(0, kernel - stride - left)  # as many columns out as there are strides
-    before, made = (stem(kernel=kernel, stride=stride, left=left, right=right, **kinds) for _ in range(2))
+    zero = 0 if kinds["activation"] else 20
+    before, made = (stem(kernel=kernel, stride=stride, left=left, right=right, zero=zero, **kinds) for _ in range(2))
     assert "Gather" in operators(take_blocks(made))
     np.testing.assert_array_equal(outputs_of(made), outputs_of(before))
 
@@ -107,6 +108,12 @@ def of_unknown_width() -> onnx.ModelProto:
     return model
 
 
+def of_no_use() -> onnx.ModelProto:
+    model = stem()
+    model.graph.node.append(helper.make_node("Conv", ["floats", "weights_f", "bias"], ["read by nobody"]))
+    return model
+
+
 def of_computed_weights() -> onnx.ModelProto:
     model = stem()
     model.graph.node.insert(0, helper.make_node("Identity", ["weights"], ["same"]))
@@ -119,11 +126,11 @@ def of_computed_weights() -> onnx.ModelProto:
     [
         stem(channels=4), stem(channels=6), stem(width=6), of_unknown_width(), stem(outputs=65), stem(stride=3, width=12),
         stem(right=2), stem(group=3, outputs=6), stem(dilations=[2, 2], left=2, right=2), stem(dtype="int8"),
-        stem(activation="Abs"), stem(answer="sums"), stem(zero=20), twice_read(), of_computed_weights(),
+        stem(activation="Abs"), stem(answer="sums"), stem(zero=20), twice_read(), of_no_use(), of_computed_weights(),
     ],
     ids=[
         "four channels", "six", "half a block", "width not known", "many outputs", "a stride that is no part of four",
-        "a column more", "groups", "dilated", "int8", "not rounded at once", "answered", "a ReLU of its own", "pixels read twice", "weights computed",
+        "a column more", "groups", "dilated", "int8", "not rounded at once", "answered", "a ReLU of its own", "pixels read twice", "read by nobody", "weights computed",
     ],
 )  # fmt: skip
 def test_other_layers_stay(made: onnx.ModelProto) -> None:
