@@ -17,6 +17,7 @@ from limbeck.evaluation import Scorer
 from limbeck.kinds import kind_of
 from limbeck.labels import read_views
 from limbeck.models import Network
+from limbeck.models.ensemble import member_of
 from limbeck.models.features import head_of
 from limbeck.models.growing import is_more, keep_rows_, with_classes
 from limbeck.models.text import Inheriting
@@ -44,6 +45,17 @@ def spec_of(model: Component, meta: Meta) -> Spec:
     if kind_of(meta.shape, meta.dtype) == "image" and meta.dtype == "uint8":
         mean, std = on_one_scale(mean, std)
     return Spec(model=model, shape=meta.shape, dtype=meta.dtype, classes=meta.classes, mean=mean, std=std)
+
+
+def of_teacher(student: StudentParams, teacher: Path) -> tuple[Spec, Network]:
+    """The teacher at `teacher`, or the member of it that the student is.
+
+    Raises:
+        CheckpointError: it has no such member.
+
+    """
+    spec, network = models.load(teacher)
+    return (spec, network) if student.member is None else member_of(spec, network, student.member)
 
 
 def begun(student: StudentParams, data: Path, seed: int) -> tuple[Spec, Network]:

@@ -198,8 +198,8 @@ def _bootstrap(values_N: Scores, num_resamples: int, seed: int, level: float = 0
     return {"value": float(values_N.mean()), "low": float(low), "high": float(high)}
 
 
-def predict(model: "nn.Module", x: NDArray[np.generic], batch_size: int = 512) -> NDArray[np.float32]:
-    """A model's logits [N, K] for raw samples [N, ...], in evaluation mode, fp32, batch by batch."""
+def predict(model: "nn.Module", x: NDArray[np.generic], batch_size: int = 64) -> NDArray[np.float32]:
+    """A model's logits [N, K] for raw samples [N, ...], in evaluation mode, fp32, batch by batch: small ones stay in the cache."""
     import torch
 
     was_training = model.training

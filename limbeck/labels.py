@@ -9,6 +9,7 @@ Of thousands of classes `label.top` keeps the largest logits: `limbeck.top_logit
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from limbeck.errors import DataError
 from limbeck.evaluation import predict
 from limbeck.models.compiled import compiled, pays
 from limbeck.models.features import tapped
+from limbeck.models.parallel import Workers
 from limbeck.models.precision import uses_bf16
 from limbeck.params import LabelParams
 from limbeck.top_logits import CLASSES, LARGEST, REST, Kept, TopLogits, share_of_rest
@@ -115,6 +117,8 @@ def write(
             )
         )
     torch.set_num_threads(params.threads)
+    # a tap sees one batch at a time
+    workers = Workers(1, threads=params.threads) if params.features else Workers(params.threads)
     views = Views(x, bind(params.augment, AUGMENTS, "augmentation")(), seed)
     folder.mkdir(parents=True, exist_ok=True)
     stored = {}
@@ -129,15 +133,21 @@ def write(
         kept = Kept(folder, (params.num_views, len(x), top), shares_K)
     bf16 = uses_bf16(params.precision, torch.device("cpu"))
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-        quick = _faster(teacher, views, params)
+        quick = _faster(teacher, views, params, workers)
+
+        def answers(view: int, indices: Tensor) -> dict[str, Tensor]:
+            model = quick if len(indices) == params.batch_size else teacher
+            return _answers(model, views.get(view, indices), params.features)
+
+        batches = torch.split(torch.arange(len(x)), params.batch_size)
         for view in range(params.num_views):
-            for start in range(0, len(x), params.batch_size):
-                indices = torch.arange(start, min(start + params.batch_size, len(x)))
-                model = quick if len(indices) == params.batch_size else teacher
-                for name, values in _answers(model, views.get(view, indices), params.features).items():
-                    if name == LOGITS and kept is not None:
-                        values = kept.take(view, indices.numpy(), values)
-                    stored[name][view, indices.numpy()] = _as_fp16(values, name.removesuffix(".npy"))
+            for start in range(0, len(batches), workers.count):
+                together = batches[start : start + workers.count]
+                for indices, found in zip(together, workers.map(partial(answers, view), together), strict=True):
+                    for name, values in found.items():
+                        if name == LOGITS and kept is not None:
+                            values = kept.take(view, indices.numpy(), values)
+                        stored[name][view, indices.numpy()] = _as_fp16(values, name.removesuffix(".npy"))
             progress(view + 1, params.num_views, f"view {view + 1}/{params.num_views}")
     for array in stored.values():
         array.flush()
@@ -167,12 +177,12 @@ def write(
     write_json(folder / "labels.json", label_meta.model_dump(mode="json", exclude=without))
 
 
-def _faster(teacher: nn.Module, views: Views, params: LabelParams) -> nn.Module:
+def _faster(teacher: nn.Module, views: Views, params: LabelParams, workers: Workers) -> nn.Module:
     """The teacher, compiled for whole batches where that pays; taps on features do not see into a compiled one."""
     batch = views.get(0, torch.arange(min(params.batch_size, len(views))))
     if params.features or not pays(params.compile, teacher, batch[:1], params.num_views * len(views)):
         return teacher
-    return compiled(teacher, lambda trial: trial(batch), frozen=True)
+    return compiled(teacher, lambda trial: workers.one_by_one(trial, [batch]), frozen=True)
 
 
 def _answers(teacher: nn.Module, samples: Tensor, with_features: bool) -> dict[str, Tensor]:

@@ -357,7 +357,10 @@ def _is_warm(value: Any) -> str:
 
 
 class StudentParams(Section):
-    """The small network and how it is trained; `model: {use: teacher}` is the teacher itself, to be cut and quantized."""
+    """The small network and how it is trained; `model: {use: teacher}` is the teacher itself, to be cut and quantized.
+
+    Of a teacher of several, `{use: teacher, member: 1}` is the first of them, taught by all.
+    """
 
     model: Annotated[Annotated[WarmStart, Tag("warm")] | Annotated[Component, Tag("fresh")], Discriminator(_is_warm)]
     train: TrainParams
@@ -368,16 +371,25 @@ class StudentParams(Section):
         return self.model.use == TEACHER
 
     @property
+    def member(self) -> int | None:
+        """Which member of its teacher the student is, from 1; None where it is no part of it."""
+        return self.model.keywords.get("member") if self.is_teacher else None
+
+    @property
     def warm(self) -> WarmStart | None:
         """The stored student that training starts from; None where it starts from fresh weights."""
         return self.model if isinstance(self.model, WarmStart) else None
 
     @model_validator(mode="after")
     def _takes_the_teacher_as_it_is(self) -> "StudentParams":
-        if self.is_teacher and self.model.keywords:
+        if not self.is_teacher:
+            return self
+        if others := self.model.keywords.keys() - {"member"}:
             raise ValueError(
-                f"model {{use: teacher}} takes no {', '.join(self.model.keywords)}: it is the teacher as it is; cut it by prune"
+                f"model {{use: teacher}} takes no {', '.join(sorted(others))}: it is the teacher as it is; cut it by prune"
             )
+        if "member" in self.model.keywords and (type(self.member) is not int or self.member < 1):
+            raise ValueError(f"model {{use: teacher}}: member is a number from 1, found {self.member!r}")
         return self
 
 

@@ -23,7 +23,7 @@ from limbeck.checkpoint import Spec
 from limbeck.components import bind
 from limbeck.data.splits import Meta, read, read_meta
 from limbeck.devices import DEVICES
-from limbeck.distillation import begun
+from limbeck.distillation import begun, of_teacher
 from limbeck.edge import EdgeError
 from limbeck.errors import DataError, DeviceError, ParamsError
 from limbeck.export import to_onnx
@@ -187,10 +187,11 @@ class _Planner:
         yield from self.both(FP32, INT8, spec, network)
 
     def teacher(self) -> tuple[Spec, Network]:
-        """The teacher, for a student that is none other.
+        """The teacher or its member, for a student that is none other.
 
         Raises:
             DataError: it is not there yet.
+            CheckpointError: it has no such member.
 
         """
         folder = self.data.parent / "models/teacher"
@@ -198,7 +199,7 @@ class _Planner:
             raise DataError(
                 f"{self.name}: its student is the teacher, and {folder} is missing; run `dvc repro teacher`."
             )
-        return models.load(folder)
+        return of_teacher(self.target.student, folder)
 
     def both(
         self, as_float: str, as_int8: str, spec: Spec, network: Network

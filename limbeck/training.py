@@ -29,6 +29,7 @@ from limbeck.data.splits import read, read_meta, read_origin
 from limbeck.errors import TrainingDiverged
 from limbeck.models.averaged import Averaged
 from limbeck.models.compiled import compiled, pays
+from limbeck.models.parallel import DataParallel, num_parts
 from limbeck.models.precision import uses_bf16
 from limbeck.objectives import Batch, Learner, Objective, learned_of
 from limbeck.optimizers import OPTIMIZERS
@@ -183,22 +184,29 @@ def _state_in(file: Path, device: torch.device) -> dict[str, Any] | None:
 def _faster(
     model: nn.Module, objective: Objective, data: TrainingData, params: TrainParams, num_steps: int, bf16: bool
 ) -> nn.Module:
-    """The model, compiled where that pays; taps on features do not see into a compiled one."""
-    if params.compile == "never" or data.features_VND is not None or learned_of(objective).watches:
+    """The model, in parts side by side and compiled, each where that pays; taps on features see into neither."""
+    if data.features_VND is not None or learned_of(objective).watches:
         return model
     device = next(model.parameters()).device
     batch = next(data.batches(0, params.batch_size, seed=0)).to(device)
-    if not pays(params.compile, model, batch.inputs[:1], 3 * num_steps * params.batch_size):  # forward, two backward
-        return model
+    compile = pays(params.compile, model, batch.inputs[:1], 3 * num_steps * params.batch_size)  # forward, two backward
+    parts = num_parts(model, batch.inputs, params.threads, compile=compile)
+    together = DataParallel(model, parts) if parts > 1 else None
+    if not compile:
+        return together or model
 
     tried = copy.deepcopy(objective)  # networks that its loss owns must not learn from the trial either
+    part = next(data.batches(0, params.batch_size // parts, seed=0)).to(device)
 
     def step(trial: nn.Module) -> None:
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            loss = tried(trial.train(), batch)
+            loss = tried(trial.train(), part)
         loss.backward()  # type: ignore[no-untyped-call]
 
-    return compiled(model, step)
+    if together is None:
+        return compiled(model, step)
+    together.compile_(step)
+    return together
 
 
 def fit(

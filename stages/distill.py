@@ -10,7 +10,7 @@ from limbeck import models
 from limbeck.atomic import write_json
 from limbeck.checkpoint import Spec
 from limbeck.data.splits import read
-from limbeck.distillation import begun, train_student
+from limbeck.distillation import begun, of_teacher, train_student
 from limbeck.evaluation import Scorer, paired_difference
 from limbeck.labels import read_labels_meta
 from limbeck.params import At, DistillParams, Out, StudentParams, Unused
@@ -42,7 +42,7 @@ def run(
     """
     score = Scorer(metric, data)
     if student.is_teacher:
-        return _pass_through(data, teacher, out, control, score, report)
+        return _pass_through(student, data, teacher, out, control, score, report)
     spec, start = begun(student, data, seed)
     before = {}
     if student.warm:
@@ -99,14 +99,23 @@ def run(
     return figures
 
 
-def _pass_through(data: Path, teacher: Path, out: Path, control: Path, score: Scorer, report: Report) -> dict[str, Any]:
-    """The teacher as it is: what follows makes it smaller, taught by its own soft labels."""
-    report.log("student.model is {use: teacher}: the teacher passes through")
-    _, network = models.load(teacher)
+def _pass_through(
+    student: StudentParams, data: Path, teacher: Path, out: Path, control: Path, score: Scorer, report: Report
+) -> dict[str, Any]:
+    """The teacher or its member as it is: what follows makes it smaller, taught by the teacher's soft labels."""
+    report.log(
+        "student.model is {use: teacher}: the teacher passes through"
+        if student.member is None
+        else f"the student is member {student.member} of the teacher, which passes through"
+    )
+    spec, network = of_teacher(student, teacher)
     x, _ = read(data, "validation")
     quality = score.quality(network)
     report.curve({"epoch": 0, "arm": "teacher", "validation": quality})
-    shutil.copytree(teacher, out)
+    if student.member is None:
+        shutil.copytree(teacher, out)
+    else:
+        models.save(out, spec, network)
     _no_control(control, "the student is the teacher")
     return {
         "validation": quality,

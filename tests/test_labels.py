@@ -52,6 +52,15 @@ def test_a_students_pixels_are_the_labelled_ones_and_cached_logits_a_live_teache
         assert torch.allclose(batch.teacher_BK.float(), live, rtol=2**-10, atol=1e-4)
 
 
+def test_batches_answered_side_by_side_give_the_same_bytes(
+    tmp_path: Path, data: Path, teacher: Network, tiny: Params
+) -> None:
+    for threads in (1, 2):
+        params = tiny.label.model_copy(update={"threads": threads, "batch_size": 100})  # the last batch is smaller
+        write(tmp_path / f"{threads}", data, teacher, params)
+    assert (tmp_path / "1/logits.npy").read_bytes() == (tmp_path / "2/logits.npy").read_bytes()
+
+
 def test_a_mixed_views_soft_label_is_the_teachers_answer_to_the_very_mixture(
     tmp_path: Path, data: Path, teacher: Network, tiny: Params
 ) -> None:

@@ -79,6 +79,10 @@ def test_the_projects_own_files_are_valid() -> None:
             {"targets.phone.student.model": {"use": "teacher", "width": 8}},
             r"model \{use: teacher\} takes no width: it is the teacher as it is; cut it by prune",
         ),
+        (
+            {"targets.phone.student.model": {"use": "teacher", "member": 0}},
+            r"model \{use: teacher\}: member is a number from 1, found 0",
+        ),
         ({"tracking.uri": "htp:/nowhere"}, r"'htp:/nowhere' is no tracking URI; expected e.g. sqlite"),
         ({"targets": {}}, r"targets: "),
         ({"teacher.use": "weigths"}, r"teacher.use: no teacher 'weigths'; did you mean 'weights'\?"),

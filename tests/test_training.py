@@ -18,7 +18,9 @@ from limbeck.data.augment.mixing import mixup
 from limbeck.data.splits import read, read_meta
 from limbeck.errors import TrainingDiverged
 from limbeck.evaluation import Scorer
+from limbeck.models import parallel
 from limbeck.models.averaged import Averaged
+from limbeck.models.parallel import num_parts
 from limbeck.objectives import Batch, cross_entropy, learned_of, objective_of, on_logits
 from limbeck.params import DistillParams, TrainParams
 from limbeck.training import Fitted, TrainingData, fit, learning_rate
@@ -70,13 +72,20 @@ class KilledAt(Remembering):
             raise Killed
 
 
-@pytest.mark.parametrize(("kill_at", "optimizer"), [(5, None), (12, None), (13, None), (20, None), (12, "muon")])
+@pytest.mark.parametrize(
+    ("kill_at", "changed"),
+    [(5, {}), (12, {}), (13, {}), (20, {}), (12, {"optimizer": Component(use="muon")}), (12, {"threads": 2})],
+)
 def test_a_killed_training_resumes_and_ends_in_the_same_bytes(
     tmp_path: Path, data: Path, small: Component, training: Judged, settings: TrainParams, kill_at: int,
-    optimizer: str | None, monkeypatch: pytest.MonkeyPatch,
+    changed: dict[str, Any], monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    if optimizer:
-        settings = settings.model_copy(update={"optimizer": Component(use=optimizer)})
+    settings = settings.model_copy(update=changed)
+    monkeypatch.setattr(parallel, "LEAST_MACS", 0)
+    assert (
+        num_parts(network(data, small), next(training.batches(0, 64, 0)).inputs, settings.threads, compile=False)
+        == settings.threads
+    )
     monkeypatch.setattr("limbeck.training.CHECKPOINT_EVERY_S", 0.0)  # keep the state at every step
     straight = network(data, small)
     whole_report = Remembering(tmp_path / "straight")

@@ -37,36 +37,42 @@ def no_registry(teacher: RegistryTeacher, into: Path) -> Path:
     raise AssertionError(teacher)
 
 
-def main() -> None:
-    """Time labelling, what comes before the first epoch, and the epochs."""
-    spec, place = read_spec()
+def label(spec: dict[str, Any], place: Path) -> float:
+    """Prepare the images and let the teacher label them: the seconds of labelling."""
     prepare(spec, place)
     section: Any = TypeAdapter(TeacherParams).validate_python(spec["teacher"])
     unheard: Any = Told(place)
     teacher_spec, network, _ = Making(place / "data", "accuracy", 0, unheard, no_registry).make(section)
     models.save(place / "teacher", teacher_spec, network)
-
-    label = LabelParams.model_validate({
+    params = LabelParams.model_validate({
         "augment": {"use": "crop_flip", "pad": 4, "flip": True}, "num_views": spec["num_views"], "features": False,
         "max_mb": 64, "batch_size": 256, "precision": "auto", "compile": "auto", "threads": spec["train"]["threads"],
     })  # fmt: skip
     began = time.perf_counter()
     labels.write(
-        place / "labels", place / "data", network, label,
+        place / "labels", place / "data", network, params,
         seed=0, teacher_digest=checkpoint.digest_of(place / "teacher"), teacher_quality=0.0,
         progress=lambda *_: None,
     )  # fmt: skip
-    labelled, told = time.perf_counter(), Told(place)
+    return time.perf_counter() - began
+
+
+def main() -> None:
+    """Time labelling, once for all seeds, what comes before the first epoch, and the epochs."""
+    spec, place = read_spec()
+    label_s = None if (place / "labels/labels.json").exists() else label(spec, place)
+    labelled, told = time.perf_counter(), Told(place / f"seed{spec['seed']}")
+    told.scratch.mkdir()
     train_student(
         StudentParams.model_validate({"model": spec["student"], "train": spec["train"]}),
         DistillParams.model_validate({"use": "kd", **spec["kd"], "control": False}),
         data=place / "data", labels=place / "labels", teacher=place / "teacher",
-        metric="accuracy", seed=0, report=told, arm="student",
+        metric="accuracy", seed=spec["seed"], report=told, arm="student",
     )  # fmt: skip
     first, *_ = told.steps
     done(
         epoch_s=list(np.diff([first, *told.epochs])), before_s=first - labelled, validation=max(told.validation),
-        label_s=labelled - began,
+        label_s=label_s,
     )  # fmt: skip
 
 

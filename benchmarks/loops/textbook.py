@@ -49,7 +49,7 @@ def datasets(spec: dict[str, Any], normalization: Spec) -> tuple[Images, Images]
 def networks(spec: dict[str, Any], place: Any) -> tuple[Spec, nn.Module, nn.Module]:
     """The teacher's normalization, the teacher, a fresh student; both take normalized images [B, C, H, W]."""
     teacher_spec, teacher = models.load(place / "teacher")
-    torch.manual_seed(0)
+    torch.manual_seed(spec["seed"])
     student = models.build(teacher_spec.model_copy(update={"model": models.Component.model_validate(spec["student"])}))
     return teacher_spec, teacher.body, student.body
 

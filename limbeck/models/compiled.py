@@ -23,6 +23,10 @@ from limbeck.recording import HOME
 ENOUGH_MACS = 5e12
 """From here `auto` compiles: about two minutes of eager training on two cores, of which it saves more than it takes."""
 CACHE = HOME / "cache/inductor"
+RELEASED = (
+    "[](auto... values) {{ Py_BEGIN_ALLOW_THREADS kernel(values...); Py_END_ALLOW_THREADS }}({}); Py_RETURN_NONE;"
+)
+"""How Python is to call a compiled loop. torch holds the interpreter's lock meanwhile, and another thread's part of the batch waits."""
 
 
 def pays(compile: Compile, model: nn.Module, sample: Tensor, num_passes: int) -> bool:
@@ -43,7 +47,8 @@ def pays(compile: Compile, model: nn.Module, sample: Tensor, num_passes: int) ->
     return compile == "always" or count_macs(model, sample) * num_passes >= ENOUGH_MACS
 
 
-def _compile(model: nn.Module) -> nn.Module:
+def lazily(model: nn.Module) -> nn.Module:
+    """The network, compiled when it first answers."""
     made: Any = torch.compile(model, dynamic=False)  # a module, whatever its annotation says
     return made  # type: ignore[no-any-return]
 
@@ -58,10 +63,12 @@ def compiled(model: nn.Module, run: Callable[[nn.Module], object], *, frozen: bo
     with quiet():
         try:
             import torch._inductor.config as inductor
+            from torch._inductor.codecache import CppPythonBindingsCodeCache
 
+            CppPythonBindingsCodeCache.call_entry_function = RELEASED
             inductor.compile_threads = 1  # no pool of processes that could outlive a killed stage
             torch._dynamo.reset()  # what another network left would be taken for this one at other sizes
-            tried = _compile(model if frozen else copy.deepcopy(model))
+            tried = lazily(model if frozen else copy.deepcopy(model))
             with torch.random.fork_rng(devices=[]), inductor.patch(freezing=frozen):
                 run(tried)
         except Exception as error:  # compilers fail in their own ways
@@ -73,4 +80,4 @@ def compiled(model: nn.Module, run: Callable[[nn.Module], object], *, frozen: bo
             )
             torch._dynamo.reset()
             return model
-    return tried if frozen else _compile(model)
+    return tried if frozen else lazily(model)

@@ -6,12 +6,15 @@ Dean (2015, section 1) distil. Unlike a mean of logits it does not listen more t
 Legend: B batch, K classes, M members.
 """
 
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from limbeck.checkpoint import Spec
+from limbeck.errors import CheckpointError
+
+Whole = TypeVar("Whole", bound=nn.Module)
 
 
 class Ensemble(nn.Module):
@@ -62,3 +65,25 @@ def spec_of(members: list[Spec], weights: list[float]) -> Spec:
             "std": (1.0,),
         }
     )
+
+
+def member_of(spec: Spec, network: Whole, number: int) -> tuple[Spec, Whole]:
+    """One member of an ensemble, counted from 1, with its weights and its own preprocessing.
+
+    Raises:
+        CheckpointError: it has fewer, or is none.
+
+    """
+    specs = spec.model.keywords["members"] if spec.model.use == "ensemble" else []
+    if number > len(specs):
+        found = f"the teacher has {len(specs)} members" if specs else "the teacher is one network"
+        raise CheckpointError(
+            f"student.model.member is {number}; {found}. "
+            + (
+                f"Choose one from 1 to {len(specs)}."
+                if specs
+                else "Leave member out, or take teacher: {use: ensemble}."
+            )
+        )
+    member: Any = network.get_submodule(f"body.members.{number - 1}")
+    return Spec.model_validate(specs[number - 1]), member

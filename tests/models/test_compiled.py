@@ -98,3 +98,12 @@ def test_a_frozen_network_answers_alike_from_weights_as_they_were(
         network[1].weight.zero_()
         torch.testing.assert_close(quick(x), expected)
         assert not torch.allclose(network(x), expected, atol=1e-3)
+
+
+def test_a_compiled_loop_lets_other_threads_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    model = nn.Sequential(nn.Linear(8, 8), nn.GELU())
+    with torch.no_grad():
+        compiled(model, lambda trial: trial(SAMPLE))
+    sources = [path.read_text() for path in tmp_path.rglob("*.cpp")]
+    assert any("Py_BEGIN_ALLOW_THREADS kernel(" in source for source in sources)

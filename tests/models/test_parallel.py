@@ -1,0 +1,145 @@
+"""Parts of a batch side by side: the answers, gradients and statistics are those of the parts, in the same bits every time."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from limbeck.models import parallel as subject
+from limbeck.models.parallel import DataParallel, Workers, num_parts
+
+X, Y = torch.randn(64, 3, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(64) % 3
+
+
+class Counting(nn.Module):
+    """Keeps books of the largest value it saw in training, which no mean of two gives."""
+
+    largest: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("largest", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The same."""
+        if self.training:
+            self.largest.copy_(x.detach().max())
+        return x
+
+
+class Partly(nn.Module):
+    """Owns a weight that it does not use."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unread = nn.Parameter(torch.ones(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The same."""
+        return x
+
+
+@pytest.fixture(autouse=True)
+def of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subject, "LEAST_MACS", 0)
+
+
+def network(*more: nn.Module) -> nn.Module:
+    torch.manual_seed(0)
+    stem = nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(), *more
+    return nn.Sequential(*stem, nn.Flatten(), nn.Linear(288, 3)).train()
+
+
+def loss(model: nn.Module) -> Tensor:
+    return functional.cross_entropy(model(X), Y)
+
+
+def test_answers_gradients_and_statistics_are_those_of_the_parts() -> None:
+    whole = network()
+    first, second = copy.deepcopy(whole), copy.deepcopy(whole)
+    expected = torch.cat([first(X[:32]), second(X[32:])])
+    functional.cross_entropy(expected, Y).backward()
+
+    together = DataParallel(whole, 2)
+    answers = together(X)
+    torch.testing.assert_close(answers, expected)
+    functional.cross_entropy(answers, Y).backward()
+    for weight, one, other in zip(whole.parameters(), first.parameters(), second.parameters(), strict=True):
+        assert weight.grad is not None
+        assert one.grad is not None
+        assert other.grad is not None
+        torch.testing.assert_close(weight.grad, one.grad + other.grad)
+    for name, own in whole.named_buffers():
+        parts = first.get_buffer(name), second.get_buffer(name)
+        torch.testing.assert_close(own, (parts[0] + parts[1]) / 2, check_dtype=False)
+
+
+def test_a_training_goes_on_from_its_own_weights_and_ends_in_the_same_bits_twice() -> None:
+    ends = []
+    for _ in range(2):
+        whole = network()
+        together, optimizer = DataParallel(whole, 2), torch.optim.SGD(whole.parameters(), lr=0.1)
+        losses = []
+        for _ in range(5):
+            optimizer.zero_grad()
+            value = loss(together)
+            value.backward()
+            optimizer.step()
+            losses.append(value.item())
+        assert losses == sorted(losses, reverse=True)
+        ends.append(whole.state_dict())
+    assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
+
+
+def test_parts_answer_as_the_whole_does_once_norms_are_settled() -> None:
+    whole = network().eval()
+    torch.testing.assert_close(DataParallel(whole, 2)(X), whole(X))
+
+
+def test_what_is_frozen_or_unread_has_no_gradient() -> None:
+    whole = network(Partly())
+    whole[0].requires_grad_(False)
+    loss(DataParallel(whole, 2)).backward()
+    assert [name for name, weight in whole.named_parameters() if weight.grad is None] == ["0.weight", "3.unread"]
+
+
+def test_autocast_reaches_the_parts_and_their_answers_have_its_type() -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        assert DataParallel(network(), 2)(X).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(("compile", "least"), [(False, "LEAST_MACS"), (True, "LEAST_MACS_COMPILED")])
+def test_a_batch_is_parted_where_each_part_is_large_enough(
+    compile: bool, least: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    macs = 32 * (27 * 8 * 36 + 288 * 3)
+    monkeypatch.setattr(subject, least, macs)
+    assert num_parts(network(), X, 2, compile=compile) == 2
+    assert num_parts(network(), X, 1, compile=compile) == 1
+    assert num_parts(network(), X[:62], 2, compile=compile) == 1  # samples
+    monkeypatch.setattr(subject, least, macs + 1)
+    assert num_parts(network(), X, 2, compile=compile) == 1
+
+
+@pytest.mark.parametrize("module", [nn.Dropout(0.5), Counting()], ids=["chance", "books"])
+def test_a_network_that_would_learn_something_else_in_parts_is_left_whole(module: nn.Module) -> None:
+    whole = network(module)
+    before = torch.get_rng_state(), copy.deepcopy(whole.state_dict())
+    assert num_parts(whole, X, 2, compile=False) == 1
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert all(torch.equal(value, before[1][name]) for name, value in whole.state_dict().items())
+
+
+def test_workers_have_what_the_caller_has_and_threads_of_their_own() -> None:
+    torch.set_num_threads(2)
+    with torch.inference_mode():
+        found = Workers(2).map(lambda _: (torch.is_inference_mode_enabled(), torch.get_num_threads()), range(4))
+    assert found == [(True, 1)] * 4
+    assert torch.get_num_threads() == 2
+
+
+def test_what_fails_in_a_worker_fails_for_the_caller() -> None:
+    with pytest.raises(ZeroDivisionError):
+        Workers(2).map(lambda value: 1 / value, [1, 0])
