@@ -107,6 +107,10 @@ class DataParallel(nn.Module):
         if quick is not first:
             self.answering = [quick, *map(lazily, others)]
 
+    def get_submodule(self, target: str) -> nn.Module:
+        """The network's own: what an objective does to it, the replicas follow."""
+        return self.model.get_submodule(target)
+
     def forward(self, inputs_B: Tensor) -> Tensor:
         """All answers, in order."""
         answers_BK: Tensor = _InParts.apply(self, inputs_B, *self.weights)  # type: ignore[no-untyped-call]

@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from limbeck.models import parallel as subject
 from limbeck.models.parallel import DataParallel, Workers, num_parts
+from limbeck.objectives import Batch, cross_entropy, on_head, on_logits
 
 X, Y = torch.randn(64, 3, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(64) % 3
 
@@ -96,6 +97,16 @@ def test_a_training_goes_on_from_its_own_weights_and_ends_in_the_same_bits_twice
 def test_parts_answer_as_the_whole_does_once_norms_are_settled() -> None:
     whole = network().eval()
     torch.testing.assert_close(DataParallel(whole, 2)(X), whole(X))
+
+
+def test_where_the_head_alone_is_trained_norms_keep_their_statistics() -> None:
+    whole = network()
+    whole.requires_grad_(False)[-1].requires_grad_(True)
+    before = copy.deepcopy(whole.state_dict())
+    together, objective = DataParallel(whole, 2), on_head(on_logits(cross_entropy), "4")
+    objective(together, Batch(X, Y, None)).backward()  # type: ignore[no-untyped-call]
+    assert [name for name, weight in whole.named_parameters() if weight.grad is not None] == ["4.weight", "4.bias"]
+    assert all(torch.equal(value, before[name]) for name, value in whole.state_dict().items())
 
 
 def test_what_is_frozen_or_unread_has_no_gradient() -> None:
