@@ -27,6 +27,7 @@ LITERT = ["ai-edge-litert==2.3.0"]
 MLPERF_TINY = {
     ("cifar10", "sensor"): "mlperf-tiny/pretrainedResnet_quant.tflite",
     ("cifar10", "phone"): "mlperf-tiny/pretrainedResnet_large_int8.tflite",
+    ("quartet", "sensor"): "mlperf-tiny/pretrainedResnet_quant.tflite",
     ("quartet", "phone"): "mlperf-tiny/pretrainedResnet_large_int8.tflite",
     ("keywords", "speaker"): "mlperf-tiny/kws_ref_model.tflite",  # other words, of 49 x 10 MFCCs: no accuracy here
 }
@@ -84,7 +85,7 @@ def statically_quantized(folder: Path, target: str, variant: str, into: Path) ->
 def beside_peers(recipe: str, target: str, folder: Path) -> dict[str, Any]:
     """The exported files, ONNX Runtime's own quantization and the published file, by turns on the same test images."""
     with tempfile.TemporaryDirectory() as place:
-        files = {name: folder / f"export/{target}/{name}.onnx" for name in ("teacher", FP32, INT8)}
+        files = {name: folder / f"export/{target}/{name}.onnx" for name in ("teacher", "student", FP32, INT8)}  # before a cut
         files["onnxruntime quantize_static"] = statically_quantized(folder, target, FP32, Path(place) / "static.onnx")
         if recipe == "keywords":
             whole = Path(place)
