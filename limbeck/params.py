@@ -407,15 +407,20 @@ class LatencyParams(Section):
     runs_per_round: PositiveInt
 
 
+AIMS = ("ratio", "max_macs", "max_parameters", "latency")
+"""How far to prune: the keys of which one has a value."""
+
+
 class PruneParams(Component):
     """Structured pruning: `use` names the importance, or what judges blocks; the keys beside these are its keywords.
 
-    Exactly one of `ratio`, `max_macs` and `latency` sets the aim.
+    Exactly one of `ratio`, `max_macs`, `max_parameters` and `latency` sets the aim.
     """
 
     scope: Literal["global", "layer", "block"]
     ratio: Share | None
     max_macs: PositiveInt | None
+    max_parameters: PositiveInt | None = None
     latency: LatencyParams | None
     max_ratio: Share
     steps: PositiveInt
@@ -424,13 +429,13 @@ class PruneParams(Component):
 
     @model_validator(mode="after")
     def _has_one_aim(self) -> "PruneParams":
-        aims = {"ratio": self.ratio, "max_macs": self.max_macs, "latency": self.latency}
-        if sum(aim is not None for aim in aims.values()) != 1:
-            found = [name for name, aim in aims.items() if aim is not None]
+        found = [aim for aim in AIMS if getattr(self, aim) is not None]
+        if len(found) != 1:
+            every = f"{', '.join(AIMS[:-1])} and {AIMS[-1]}"
             raise ValueError(
-                f"{' and '.join(found)} have values; give one of ratio, max_macs and latency a value and null to the others"
+                f"{' and '.join(found)} have values; give one of {every} a value and null to the others"
                 if found
-                else "ratio, max_macs and latency are all null; give one of them a value"
+                else f"{every} are all null; give one of them a value"
             )
         if self.ratio is not None and self.ratio > self.max_ratio:
             raise ValueError(f"ratio is {self.ratio:g}, but no layer may lose more than max_ratio, {self.max_ratio:g}")

@@ -63,9 +63,12 @@ def test_the_projects_own_files_are_valid() -> None:
         ({"data.split.test": 0.9}, r"take 1.07 of the data; leave a share below 1"),
         (
             {"targets.phone.prune.max_macs": 5},
-            r"prune: ratio and max_macs have values; give one of ratio, max_macs and",
+            r"prune: ratio and max_macs have values; give one of ratio, max_macs, max_parameters and latency",
         ),
-        ({"targets.phone.prune": {**PRUNE, "ratio": None}}, r"ratio, max_macs and latency are all null; give one"),
+        (
+            {"targets.phone.prune": {**PRUNE, "ratio": None}},
+            r"ratio, max_macs, max_parameters and latency are all null; give one",
+        ),
         ({"targets.phone.prune.ratio": 0.95}, r"ratio is 0.95, but no layer may lose more than max_ratio, 0.9"),
         (
             {"targets.phone.prune.scope": "all"},

@@ -1,4 +1,4 @@
-"""How far to cut: to a share of the channels, to a budget of MACs, or until the measured p95 is short enough."""
+"""How far to cut: to a share of the channels, to a budget of MACs or parameters, or until the measured p95 is short enough."""
 
 import math
 from collections.abc import Callable, Iterator, Sized
@@ -10,9 +10,9 @@ from torch import Tensor
 
 from limbeck.components import bind
 from limbeck.errors import ParamsError
-from limbeck.models import Network, count_macs
+from limbeck.models import Network, count_macs, num_params
 from limbeck.params import PruneParams
-from limbeck.pruning.blocks import JUDGES, Blocks, Losses
+from limbeck.pruning.blocks import JUDGES, Blocks, Count, Losses
 from limbeck.pruning.cutting import Channels
 from limbeck.pruning.importances import IMPORTANCES, Observing
 
@@ -30,6 +30,16 @@ class Step:
     share: float
     macs: int
     has_cut: bool
+
+
+@dataclass(frozen=True)
+class Budget:
+    """At most so many of what is counted; its key in the settings."""
+
+    key: str
+    limit: int
+    unit: str
+    count: Count
 
 
 class Ranking(Protocol):
@@ -62,7 +72,7 @@ def prune_(
 ) -> Iterator[Step]:
     """Cut channels or blocks out of `network.body`, in place, in `params.steps` steps; train it back between two.
 
-    Each step ranks them anew. A share grows evenly from step to step, MACs shrink by equal factors. For a
+    Each step ranks them anew. A share grows evenly from step to step, what a budget counts shrinks by equal factors. For a
     latency the share is found on the uncut network; the last step measures again, and cuts further where a new ranking
     made the network slower.
 
@@ -77,11 +87,13 @@ def prune_(
         What was done, after each step.
 
     Raises:
-        ParamsError: the MACs or the latency cannot be reached, or no block may go.
+        ParamsError: the budget or the latency cannot be reached, or no block may go.
 
     """
-    rank = _blocks(params, losses) if params.scope == "block" else _channels(params, sample, losses)
-    before = count_macs(network, sample)
+    budget = _budget(params, sample)
+    count = None if budget is None else budget.count
+    rank = _blocks(params, losses, count) if params.scope == "block" else _channels(params, sample, losses)
+    before = 0 if budget is None else budget.count(network)
     whole: Any = None
     share = found = 0.0
     for step in range(1, params.steps + 1):
@@ -90,9 +102,9 @@ def prune_(
         whole = ranking.whole
         if params.ratio is not None:
             share = params.ratio * step / params.steps
-        elif params.max_macs is not None:
-            goal = before * min(1.0, params.max_macs / before) ** (step / params.steps)
-            share = _by_macs(ranking, share, goal, sample, params)
+        elif budget is not None:
+            goal = before * min(1.0, budget.limit / before) ** (step / params.steps)
+            share = _by_count(ranking, share, goal, budget, params)
         else:
             assert p95_ms is not None, "a latency is measured"
             if step in (1, params.steps):
@@ -101,6 +113,14 @@ def prune_(
         has_cut = bool(ranking.doomed(share))
         ranking.cut_(share)
         yield Step(share, count_macs(network, sample), has_cut)
+
+
+def _budget(params: PruneParams, sample: Tensor) -> Budget | None:
+    if params.max_macs is not None:
+        return Budget("max_macs", params.max_macs, "MACs", lambda network: count_macs(network, sample))
+    if params.max_parameters is not None:
+        return Budget("max_parameters", params.max_parameters, "parameters", num_params)
+    return None
 
 
 def _channels(
@@ -117,11 +137,13 @@ def _channels(
     return rank
 
 
-def _blocks(params: PruneParams, losses: Losses | None) -> Callable[[Network, int | None], Ranking]:
+def _blocks(
+    params: PruneParams, losses: Losses | None, count: Count | None
+) -> Callable[[Network, int | None], Ranking]:
     judge = bind(params, JUDGES, "judge of blocks")()
 
     def rank(network: Network, whole: int | None) -> Ranking:
-        return Blocks(network, judge, params, losses, whole)
+        return Blocks(network, judge, params, losses, count, whole)
 
     return rank
 
@@ -145,12 +167,12 @@ def smallest(keeps: Callable[[float], bool], low: float, high: float) -> float |
     return last / FINEST
 
 
-def _by_macs(ranking: Ranking, low: float, goal: float, sample: Tensor, params: PruneParams) -> float:
-    share = smallest(lambda share: count_macs(ranking.cut(share), sample) <= goal, low, params.max_ratio)
+def _by_count(ranking: Ranking, low: float, goal: float, budget: Budget, params: PruneParams) -> float:
+    share = smallest(lambda share: budget.count(ranking.cut(share)) <= goal, low, params.max_ratio)
     if share is None:
-        reached = count_macs(ranking.cut(params.max_ratio), sample)
+        reached = budget.count(ranking.cut(params.max_ratio))
         raise ParamsError(
-            f"prune.max_macs asks for {params.max_macs:,} MACs; {ranking.least} is {reached:,}. Raise it, {ranking.advice}, "
+            f"prune.{budget.key} asks for {budget.limit:,} {budget.unit}; {ranking.least} is {reached:,}. Raise it, {ranking.advice}, "
             "or choose a smaller student."
         )
     return share

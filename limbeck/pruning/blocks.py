@@ -7,8 +7,9 @@ and answers a figure for each block, the least of which goes first.
 
 import copy
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
+from statistics import mean
 from typing import TypeAlias
 
 import torch
@@ -23,11 +24,13 @@ from limbeck.pruning.cutting import SLACK
 
 Losses: TypeAlias = Callable[[], Iterable[Tensor]]
 """Begins an epoch of training batches and gives the loss of each."""
+Count: TypeAlias = Callable[[Network], int]
+"""What a budget is of: MACs, or parameters."""
 Judge: TypeAlias = Callable[[Network, list[str], Losses | None], list[float]]
 
 
 def loss(*, num_batches: PositiveInt) -> Judge:
-    """The mean loss of `num_batches` training batches when the block alone is skipped.
+    """By how much the mean loss of `num_batches` training batches rises when the block alone is skipped.
 
     Veit et al. 2016, Residual Networks Behave Like Ensembles of Relatively Shallow Networks, section 4.1: most single
     blocks of a trained ResNet can be left out at little cost, and this is what each of them costs.
@@ -35,12 +38,18 @@ def loss(*, num_batches: PositiveInt) -> Judge:
 
     def judge(network: Network, names: list[str], losses: Losses | None) -> list[float]:
         assert losses is not None, "the loss is looked at"
-        found, chance = [], torch.get_rng_state()
-        for name in names:
+        chance = torch.get_rng_state()
+
+        def look() -> float:
             torch.set_rng_state(chance)  # a loss that owns a network begins with an equal one
-            with torch.no_grad(), without(network.body, name):
-                values = [each.item() for each in islice(losses(), num_batches)]
-            found.append(sum(values) / len(values))
+            return mean(each.item() for each in islice(losses(), num_batches))
+
+        found = []
+        with torch.no_grad():
+            whole = look()
+            for name in names:
+                with without(network.body, name):
+                    found.append(look() - whole)
         return found
 
     return judge
@@ -62,6 +71,7 @@ class Blocks:
         judge: judges its blocks, once, now.
         params: `max_ratio`.
         losses: for a judge that looks at them.
+        count: what a budget counts, of which each block saves some: the least goes first that matters for what it saves.
         whole: how many blocks there were before the first cut; None where that is now.
 
     Raises:
@@ -70,8 +80,9 @@ class Blocks:
     """
 
     def __init__(
-        self, network: Network, judge: Judge, params: PruneParams, losses: Losses | None, whole: int | None
-    ) -> None:
+        self, network: Network, judge: Judge, params: PruneParams, losses: Losses | None, count: Count | None,
+        whole: int | None,
+    ) -> None:  # fmt: skip
         self._network = network
         names = residual(network.body)
         self.whole = len(names) if whole is None else whole
@@ -87,7 +98,15 @@ class Blocks:
                 "text_transformer; one of your own says is_residual = True)."
             )
         scores = judge(network, names, losses)
+        if count is not None:
+            scores = [score / saved for score, saved in zip(scores, self._saved(names, count), strict=True)]
         self._ranked = [name for _, name in sorted(zip(scores, names, strict=True), key=lambda pair: pair[0])]
+
+    def _saved(self, names: list[str], count: Count) -> Iterator[int]:
+        whole = count(self._network)
+        for name in names:
+            with without(self._network.body, name):
+                yield max(1, whole - count(self._network))
 
     def doomed(self, share: float) -> list[str]:
         """The blocks that go when `share` of all is to be gone: rounded up, but no more than `max_ratio` rounded down."""

@@ -21,7 +21,7 @@ from pydantic import Field, PositiveInt, model_validator
 
 from limbeck.components import NONE, nearest
 from limbeck.errors import ParamsError
-from limbeck.params import ContractParams, Name, Section, Share, checked, section
+from limbeck.params import AIMS, ContractParams, Name, Section, Share, checked, section
 from limbeck.refresh.rungs import Champion, Rung, unpruned_fits
 from limbeck.windows import entries
 from limbeck.windows.intake import TAKEN
@@ -261,4 +261,4 @@ def _cut(prune: Mapping[str, Any], ratio: float, target: str, clause: str) -> di
             f"change_budget: {clause} asks to cut {ratio:.0%} of the {what}, targets.{target}.prune.max_ratio allows "
             f"{prune['max_ratio']:.0%} of {whole}; choose a smaller student.model, or a wider budget."
         )
-    return {**prune, "ratio": ratio, "max_macs": None, "latency": None}
+    return {**prune, **dict.fromkeys(AIMS), "ratio": ratio}

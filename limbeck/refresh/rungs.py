@@ -25,7 +25,7 @@ from limbeck.checkpoint import SPEC, Spec, digest_of
 from limbeck.components import NONE, Component
 from limbeck.data.splits import read_meta
 from limbeck.errors import CheckpointError, DataError, ParamsError
-from limbeck.params import ContractParams, Params, Section, Share, SplitParams, Tune, checked
+from limbeck.params import AIMS, ContractParams, Params, Section, Share, SplitParams, Tune, checked
 
 Rung: TypeAlias = Literal["recalibrate", "norms", "distil", "teacher"]
 RUNGS: tuple[Rung, ...] = get_args(Rung)
@@ -472,8 +472,8 @@ def params_of(rung: Rung, situation: Situation) -> dict[str, Any]:
         label["num_views"] = rules.distil.views
         target["distill"] = _by_origin(target["distill"], situation.teachers_share, rules.weight)
         if situation.cuts_more:
-            aims = {"ratio": rules.feedback.ratio, "max_macs": None, "latency": None}
-            target["prune"] |= {**aims, "max_ratio": max(target["prune"]["max_ratio"], rules.feedback.ratio)}
+            aim = dict.fromkeys(AIMS) | {"ratio": rules.feedback.ratio}
+            target["prune"] |= {**aim, "max_ratio": max(target["prune"]["max_ratio"], rules.feedback.ratio)}
         else:
             target["prune"] = {"use": NONE}
         if situation.new_classes:  # labels alone teach the student; contract and report still ask the teacher

@@ -51,18 +51,19 @@ def test_blocks_that_change_the_shape_stay() -> None:
     assert residual(seasoned(DEEP).body) == ["blocks.0", *names]
 
 
-def test_a_block_matters_as_much_as_the_loss_of_some_batches_without_it(tiny: Params) -> None:
+def test_a_block_matters_as_much_as_the_loss_of_some_batches_rises_without_it(tiny: Params) -> None:
     network = seasoned(DEEP)
     names = residual(network.body)
     found = JUDGES["loss"](num_batches=2)(network, names, lambda: losses_of(network))
     assert residual(network.body) == names, "all are back"
     by_hand = []
+    whole = sum(loss.item() for loss in islice(losses_of(network), 2)) / 2
     for name in names:
         without = models.build(DEEP.model_copy(update={"skipped": (name,)})).eval()
         without.load_state_dict(
             {key: value for key, value in network.state_dict().items() if not key.startswith(f"body.{name}.")}
         )
-        by_hand.append(sum(loss.item() for loss in islice(losses_of(without), 2)) / 2)
+        by_hand.append(sum(loss.item() for loss in islice(losses_of(without), 2)) / 2 - whole)
     assert found == pytest.approx(by_hand)
     list(prune_(network, of_blocks(tiny, ratio=2 / 7), SAMPLE, losses=lambda: losses_of(network)))
     assert set(skipped(network.body)) == set(sorted(names, key=lambda name: by_hand[names.index(name)])[:2])
@@ -88,6 +89,21 @@ def test_a_budget_of_macs_takes_no_more_blocks_than_it_needs(tiny: Params, steps
     params = of_blocks(tiny, ratio=None, max_macs=limit, steps=steps)
     *_, last = prune_(network, params, SAMPLE, losses=lambda: losses_of(network))
     assert limit - each < last.macs <= limit
+
+
+def test_a_budget_of_parameters_is_kept_by_the_blocks_that_matter_least_for_what_they_save(tiny: Params) -> None:
+    network = seasoned(DEEP)
+    names = residual(network.body)
+    saved = [models.num_params(network.body.get_submodule(name)) for name in names]
+    rises = JUDGES["loss"](num_batches=2)(network, names, lambda: losses_of(network))
+    limit = models.num_params(network) - 6000
+    params = of_blocks(tiny, ratio=None, max_parameters=limit)
+    list(prune_(network, params, SAMPLE, losses=lambda: losses_of(network)))
+    assert models.num_params(network) <= limit
+    order = sorted(names, key=lambda name: rises[names.index(name)] / saved[names.index(name)])
+    gone = skipped(network.body)
+    assert set(gone) == set(order[: len(gone)])
+    assert sum(saved[names.index(name)] for name in order[: len(gone) - 1]) < 6000, "one less would not do"
 
 
 def test_a_network_without_some_comes_back_to_the_bit_through_every_stage(tmp_path: Path, tiny: Params) -> None:
