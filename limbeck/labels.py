@@ -27,6 +27,7 @@ from limbeck.errors import DataError
 from limbeck.evaluation import predict
 from limbeck.models.compiled import compiled, pays
 from limbeck.models.features import tapped
+from limbeck.models.memory import keep_freed
 from limbeck.models.parallel import Workers
 from limbeck.models.precision import uses_bf16
 from limbeck.params import LabelParams
@@ -116,6 +117,7 @@ def write(
                 else "."
             )
         )
+    keep_freed()
     torch.set_num_threads(params.threads)
     # a tap sees one batch at a time
     workers = Workers(1, threads=params.threads) if params.features else Workers(params.threads)

@@ -29,6 +29,7 @@ from limbeck.data.splits import read, read_meta, read_origin
 from limbeck.errors import TrainingDiverged
 from limbeck.models.averaged import Averaged
 from limbeck.models.compiled import compiled, pays
+from limbeck.models.memory import keep_freed
 from limbeck.models.parallel import DataParallel, num_parts
 from limbeck.models.precision import uses_bf16
 from limbeck.objectives import Batch, Learner, Objective, learned_of
@@ -239,6 +240,7 @@ def fit(
         TrainingDiverged: a loss is not finite; nothing is written.
 
     """
+    keep_freed()
     torch.set_num_threads(params.threads)
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # nothing reads what it did not write

@@ -1,0 +1,22 @@
+"""Memory that is freed stays with the process, and the next step takes it from there.
+
+glibc gives large pieces back to the system as soon as they are free, and the system clears each page of the next one: for a
+narrow network that is a quarter of a training step, and threads wait for each other meanwhile (docs/training.md).
+"""
+
+import ctypes
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""Names and numbers of malloc.h."""
+LARGEST = 1 << 30
+"""Bytes of a piece, or of what is free at the end of the heap, from which on it does go back."""
+
+
+def keep_freed() -> None:
+    """Let this process keep what it frees, up to its own peak; without glibc nothing changes."""
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # musl, macOS; Windows
+        return
+    mallopt(M_MMAP_THRESHOLD, LARGEST)
+    mallopt(M_TRIM_THRESHOLD, LARGEST)

@@ -1,0 +1,27 @@
+import subprocess
+import sys
+
+import pytest
+
+FAULTS = """
+import resource
+from limbeck.models.memory import keep_freed
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(8):
+        bytes(48_000_000).find(1)  # taken, read and freed
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+before = faults()
+keep_freed()
+faults()
+print(before, faults())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc")
+def test_what_is_freed_serves_again_without_a_page_from_the_system() -> None:
+    before, after = map(int, subprocess.check_output([sys.executable, "-c", FAULTS], text=True).split())
+    assert before > 8 * 1_000
+    assert after < 100
