@@ -18,6 +18,7 @@ from torch.nn import functional
 from benchmarks.sparsity import untrained
 from limbeck import models
 from limbeck.models.compiled import compiled
+from limbeck.models.memory import keep_freed
 from limbeck.models.parallel import DataParallel
 from limbeck.models.precision import uses_bf16
 
@@ -31,6 +32,12 @@ NETWORKS: dict[str, dict[str, Any]] = {
 BATCH, THREADS = 128, 2
 WAYS = ("one thread", "two share operators", "two have half each")
 TURNS, LEAST_S = 5, 0.5
+
+
+def settle() -> None:
+    """As the loop does."""
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def rates_of(component: dict[str, Any], *, compile: bool, turns: int) -> tuple[float, dict[str, list[float]]]:
@@ -76,8 +83,8 @@ def measure(place: Path, params: Path) -> dict[str, Any]:
     """Every network, eager and compiled; `params` other than the default's means quick."""
     quick = params.name == "tiny.yaml"
     networks = dict(list(NETWORKS.items())[:1]) if quick else NETWORKS
-    torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # as the loop does
+    keep_freed()
+    settle()
     result: dict[str, Any] = {"seconds": {}, "ratios": {}, "limits": {}, "samples_per_second": {}, "macs": {}}
     for name, component in networks.items():
         for kind in ("eager", "compiled"):
