@@ -4,10 +4,10 @@ import sys
 import time
 
 import torch
-from torch.utils.data import DataLoader, RandomSampler
+from torch.utils.data import RandomSampler
 
 from benchmarks.arm import done, read_spec
-from benchmarks.loops.textbook import accuracy, datasets, networks, rates
+from benchmarks.loops.textbook import Best, datasets, networks, rates
 
 
 def main() -> None:
@@ -19,7 +19,7 @@ def main() -> None:
     torch.set_num_threads(train["threads"])
     began = time.perf_counter()
     normalization, teacher, student = networks(spec, place)
-    training, validation = datasets(spec, normalization)
+    training, *others = datasets(spec, normalization)
     logits = {
         "student_module_path": ".",
         "student_module_io": "output",
@@ -51,19 +51,19 @@ def main() -> None:
         },
         torch.device("cpu"), [], False, 1,
     )  # fmt: skip
-    checking = DataLoader(validation, 256, num_workers=2)
+    best = Best(*others)
     schedule = rates(train, len(box.train_data_loader))
-    before, epochs, best = time.perf_counter() - began, [], 0.0
+    before, epochs = time.perf_counter() - began, []
     for epoch in range(train["epochs"]):
         started = time.perf_counter()
         box.pre_epoch_process(epoch=epoch)
         for x, y, supplement in box.train_data_loader:
             box.optimizer.param_groups[0]["lr"] = next(schedule)
             box.post_forward_process(box.forward_process(x, y, supplement))
-        best = max(best, accuracy(student, checking))
+        best.look(student)
         box.post_epoch_process()
         epochs.append(time.perf_counter() - started)
-    done(epoch_s=epochs, before_s=before, validation=best)
+    done(epoch_s=epochs, before_s=before, accuracy=best.accuracy())
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The loop of tutorials: PIL transforms by sample in a DataLoader with two workers, a live teacher, fp32."""
 
+import copy
 import sys
 import time
 from collections.abc import Iterator
@@ -34,16 +35,13 @@ class Images(Dataset[tuple[Tensor, int]]):
         return self.transform(self.images[index]), self.labels[index]
 
 
-def datasets(spec: dict[str, Any], normalization: Spec) -> tuple[Images, Images]:
-    """Training and validation images, normalized as the teacher expects them."""
+def datasets(spec: dict[str, Any], normalization: Spec) -> tuple[Images, ...]:
+    """Training, validation and test images, normalized as the teacher expects them."""
     mean, std = ([value / 255 for value in values] for values in (normalization.mean, normalization.std))
     plain = [transforms.ToTensor(), transforms.Normalize(mean, std)]
     augmented = [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip(), *plain]
     found = images(spec)
-    return (
-        Images(*found["train"], transforms.Compose(augmented)),
-        Images(*found["validation"], transforms.Compose(plain)),
-    )
+    return tuple(Images(*found[split], transforms.Compose(augmented if split == "train" else plain)) for split in found)
 
 
 def networks(spec: dict[str, Any], place: Any) -> tuple[Spec, nn.Module, nn.Module]:
@@ -62,6 +60,23 @@ def accuracy(student: nn.Module, loader: DataLoader[Any]) -> float:
     return right / len(loader.dataset)  # type: ignore[arg-type]
 
 
+class Best:
+    """The student of the epoch that was best on validation."""
+
+    def __init__(self, validation: Images, test: Images) -> None:
+        self.validation, self.test = (DataLoader(images, 256, num_workers=2) for images in (validation, test))
+        self.quality, self.student = 0.0, nn.Module()
+
+    def look(self, student: nn.Module) -> None:
+        """An epoch has ended."""
+        if (found := accuracy(student, self.validation)) >= self.quality:
+            self.quality, self.student = found, copy.deepcopy(student)
+
+    def accuracy(self) -> float:
+        """On test."""
+        return accuracy(self.student, self.test)
+
+
 def rates(train: dict[str, Any], per_epoch: int) -> Iterator[float]:
     """The same learning rates as ours."""
     steps = train["epochs"] * per_epoch
@@ -76,14 +91,14 @@ def main() -> None:
     torch.set_num_threads(train["threads"])
     began = time.perf_counter()
     normalization, teacher, student = networks(spec, place)
-    training, validation = datasets(spec, normalization)
+    training, *others = datasets(spec, normalization)
     loader = DataLoader(training, train["batch_size"], shuffle=True, num_workers=2, drop_last=True)
-    checking = DataLoader(validation, 256, num_workers=2)
+    best = Best(*others)
     optimizer = torch.optim.SGD(
         student.parameters(), 0.1, momentum=0.9, weight_decay=train["weight_decay"], nesterov=True
     )
     schedule = rates(train, len(loader))
-    before, epochs, best = time.perf_counter() - began, [], 0.0
+    before, epochs = time.perf_counter() - began, []
     for _ in range(train["epochs"]):
         started = time.perf_counter()
         student.train()
@@ -102,9 +117,9 @@ def main() -> None:
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(student.parameters(), train["clip_norm"])
             optimizer.step()
-        best = max(best, accuracy(student, checking))
+        best.look(student)
         epochs.append(time.perf_counter() - started)
-    done(epoch_s=epochs, before_s=before, validation=best)
+    done(epoch_s=epochs, before_s=before, accuracy=best.accuracy())
 
 
 if __name__ == "__main__":

@@ -31,5 +31,5 @@ def test_what_the_page_says_of_the_loop_was_measured() -> None:
 def test_what_the_page_says_of_other_loops_was_measured() -> None:
     measured = json.loads((ROOT / "benchmarks/results/loops.json").read_text())
     assert loops.table(measured) in text_of("training")
-    points, low, high = loops.lead(measured["validation"])
+    points, low, high = loops.lead(measured["accuracy"])
     assert f"before the textbook's by\n{points:.1f} points [{low:.1f}, {high:.1f}]" in text_of("training")
