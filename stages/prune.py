@@ -73,7 +73,8 @@ def run(
         )
         p95_ms = stopwatch.upper_p95_ms
     quality, share, is_cut = quality_before, 0.0, False
-    for number, step in enumerate(prune_(network, prune, sample, losses=losses, p95_ms=p95_ms), start=1):
+    steps = prune_(network, prune, sample, losses=losses, p95_ms=p95_ms, progress=report.progress)
+    for number, step in enumerate(steps, start=1):
         share, is_cut = step.share, is_cut or step.has_cut
         if not step.has_cut:
             report.curve({"epoch": 0, "arm": f"step{number}", "validation": quality})

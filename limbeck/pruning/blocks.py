@@ -2,12 +2,13 @@
 
 Time follows depth more closely than width: a layer of half the channels still has to be started, and moves bytes. What
 lies in JUDGES says what a block matters: it is called with the network, the names of its blocks and a maker of losses,
-and answers a figure for each block, the least of which goes first.
+and answers a cost for each block, below zero where the network does better without it. The least goes first.
 """
 
 import copy
 import math
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from itertools import islice
 from statistics import mean
 from typing import TypeAlias
@@ -27,6 +28,7 @@ Losses: TypeAlias = Callable[[], Iterable[Tensor]]
 Count: TypeAlias = Callable[[Network], int]
 """What a budget is of: MACs, or parameters."""
 Judge: TypeAlias = Callable[[Network, list[str], Losses | None], list[float]]
+Progress: TypeAlias = Callable[[int, int, str], None]
 
 
 def loss(*, num_batches: PositiveInt) -> Judge:
@@ -64,15 +66,19 @@ JUDGES: dict[str, Callable[..., Judge]] = {"loss": loss, "random": random}
 
 
 class Blocks:
-    """A network's blocks in the order of what they matter, ready to be skipped.
+    """A network's blocks in the order in which they go, ready to be skipped.
+
+    One goes at a time, and those that stay are judged again without it: of two that do each other's work either can go,
+    which a single look takes for two that can. This asks a judge n + (n - 1) + ... times about n blocks.
 
     Args:
         network: a float network in evaluation mode.
-        judge: judges its blocks, once, now.
+        judge: judges its blocks, now or when more of them are asked for.
         params: `max_ratio`.
         losses: for a judge that looks at them.
         count: what a budget counts, of which each block saves some: the least goes first that matters for what it saves.
         whole: how many blocks there were before the first cut; None where that is now.
+        progress: told how many blocks are ranked.
 
     Raises:
         ParamsError: none may go.
@@ -81,11 +87,14 @@ class Blocks:
 
     def __init__(
         self, network: Network, judge: Judge, params: PruneParams, losses: Losses | None, count: Count | None,
-        whole: int | None,
+        whole: int | None, progress: Progress,
     ) -> None:  # fmt: skip
-        self._network = network
+        self._network, self._judge, self._losses, self._count = network, judge, losses, count
+        self._ranked: list[str] = []
         names = residual(network.body)
         self.whole = len(names) if whole is None else whole
+        self._gone = self.whole - len(names)
+        self._progress = progress
         self.most = math.floor(self.whole * params.max_ratio + SLACK)
         self.advice = "raise max_ratio"
         self.least = (
@@ -97,21 +106,29 @@ class Blocks:
                 "skipped are none. Raise it, choose scope: layer, or a deeper student.model with shortcuts (resnet, lean_resnet, mobilenet, "
                 "text_transformer; one of your own says is_residual = True)."
             )
-        scores = judge(network, names, losses)
-        if count is not None:
-            scores = [score / saved for score, saved in zip(scores, self._saved(names, count), strict=True)]
-        self._ranked = [name for _, name in sorted(zip(scores, names, strict=True), key=lambda pair: pair[0])]
 
-    def _saved(self, names: list[str], count: Count) -> Iterator[int]:
-        whole = count(self._network)
-        for name in names:
-            with without(self._network.body, name):
-                yield max(1, whole - count(self._network))
+    def _first(self, num: int) -> list[str]:
+        """The blocks that go when `num` are to go."""
+        while len(self._ranked) < num:
+            with ExitStack() as gone:
+                for name in self._ranked:
+                    gone.enter_context(without(self._network.body, name))
+                self._ranked.append(self._next())
+            self._progress(len(self._ranked), self.most - self._gone, "blocks ranked")
+        return self._ranked[:num]
+
+    def _next(self) -> str:
+        """The block that is missed least by the network as it is now."""
+        names = residual(self._network.body)
+        costs = self._judge(self._network, names, self._losses)
+        if self._count is not None:
+            saved = _saved(self._network, names, self._count)
+            costs = [_weighed(*pair) for pair in zip(costs, saved, strict=True)]
+        return min(zip(costs, names, strict=True), key=lambda pair: pair[0])[1]
 
     def doomed(self, share: float) -> list[str]:
         """The blocks that go when `share` of all is to be gone: rounded up, but no more than `max_ratio` rounded down."""
-        gone = self.whole - len(self._ranked)
-        return self._ranked[: max(0, min(self.most, math.ceil(self.whole * share - SLACK)) - gone)]
+        return self._first(max(0, min(self.most, math.ceil(self.whole * share - SLACK)) - self._gone))
 
     def cut(self, share: float) -> Network:
         """A copy of the network without them."""
@@ -122,3 +139,15 @@ class Blocks:
     def cut_(self, share: float) -> None:
         """Skip them in the network itself, in place."""
         skip_(self._network.body, self.doomed(share))
+
+
+def _saved(network: Network, names: list[str], count: Count) -> Iterator[int]:
+    whole = count(network)
+    for name in names:
+        with without(network.body, name):
+            yield max(1, whole - count(network))
+
+
+def _weighed(cost: float, saved: int) -> float:
+    """A cost for each unit saved; what costs nothing goes first where it saves most."""
+    return cost / saved if cost > 0 else cost * saved
