@@ -197,7 +197,7 @@ def _faster(
         return together or model
 
     tried = copy.deepcopy(objective)  # networks that its loss owns must not learn from the trial either
-    part = next(data.batches(0, params.batch_size // parts, seed=0)).to(device)
+    part = next(data.batches(0, math.ceil(params.batch_size / parts), seed=0)).to(device)
 
     def step(trial: nn.Module) -> None:
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):

@@ -106,7 +106,7 @@ def _pass_through(
     report.log(
         "student.model is {use: teacher}: the teacher passes through"
         if student.member is None
-        else f"the student is member {student.member} of the teacher, which passes through"
+        else f"member {student.member} of the teacher passes through"
     )
     spec, network = of_teacher(student, teacher)
     x, _ = read(data, "validation")
@@ -116,7 +116,7 @@ def _pass_through(
         shutil.copytree(teacher, out)
     else:
         models.save(out, spec, network)
-    _no_control(control, "the student is the teacher")
+    _no_control(control, "the student is the teacher, or a member of it")
     return {
         "validation": quality,
         "parameters": models.num_params(network),

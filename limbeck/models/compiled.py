@@ -24,7 +24,8 @@ ENOUGH_MACS = 5e12
 """From here `auto` compiles: about two minutes of eager training on two cores, of which it saves more than it takes."""
 CACHE = HOME / "cache/inductor"
 RELEASED = (
-    "[](auto... values) {{ Py_BEGIN_ALLOW_THREADS kernel(values...); Py_END_ALLOW_THREADS }}({}); Py_RETURN_NONE;"
+    "struct Released {{ PyThreadState* state = PyEval_SaveThread(); ~Released() {{ PyEval_RestoreThread(state); }} }}; "
+    "[](auto... values) {{ Released now; kernel(values...); }}({}); Py_RETURN_NONE;"
 )
 """How Python is to call a compiled loop. torch holds the interpreter's lock meanwhile, and another thread's part of the batch waits."""
 

@@ -10,6 +10,8 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Names and numbers of malloc.h."""
 LARGEST = 1 << 30
 """Bytes of a piece, or of what is free at the end of the heap, from which on it does go back."""
+LARGEST_ONCE = 1 << 25
+"""The most that older versions of glibc take for a piece."""
 
 
 def keep_freed() -> None:
@@ -18,5 +20,5 @@ def keep_freed() -> None:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # musl, macOS; Windows
         return
-    mallopt(M_MMAP_THRESHOLD, LARGEST)
-    mallopt(M_TRIM_THRESHOLD, LARGEST)
+    if any(mallopt(M_MMAP_THRESHOLD, size) for size in (LARGEST, LARGEST_ONCE)):
+        mallopt(M_TRIM_THRESHOLD, LARGEST)  # alone it would only stop glibc from raising the other as it goes

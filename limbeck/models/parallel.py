@@ -98,7 +98,7 @@ class DataParallel(nn.Module):
         self.replicas = [copy.deepcopy(model, dict(shared)) for _ in range(num_parts)]
         self.answering = self.replicas
         self.workers = Workers(num_parts)
-        self.has_answered = False
+        self.has_answered = self.has_learned = False  # what is compiled is then, both ways
 
     def compile_(self, run: Callable[[nn.Module], object]) -> None:
         """Compile the replicas for what `run` does with one, if that can be done."""
@@ -134,7 +134,9 @@ class DataParallel(nn.Module):
         """Of each weight, from those of the answers: the sum over the parts."""
         parts = torch.split(gradient_BK, [len(answer) for answer in answers])
         wanted = partial(torch.autograd.grad, inputs=self.weights, allow_unused=True)
-        shares = self.workers.map(lambda answer, part: wanted(answer, grad_outputs=part), answers, parts)
+        run = self.workers.map if self.has_learned else self.workers.one_by_one
+        self.has_learned = True
+        shares = run(lambda answer, part: wanted(answer, grad_outputs=part), answers, parts)
         return (_sum(each) for each in zip(*shares, strict=True))
 
 

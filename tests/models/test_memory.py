@@ -1,3 +1,4 @@
+import platform
 import subprocess
 import sys
 
@@ -10,7 +11,7 @@ from limbeck.models.memory import keep_freed
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(8):
-        bytes(48_000_000).find(1)  # taken, read and freed
+        bytes(24_000_000).find(1)  # taken, read and freed
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 before = faults()
@@ -20,8 +21,8 @@ print(before, faults())
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc")
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's malloc")
 def test_what_is_freed_serves_again_without_a_page_from_the_system() -> None:
     before, after = map(int, subprocess.check_output([sys.executable, "-c", FAULTS], text=True).split())
-    assert before > 8 * 1_000
+    assert before > 8 * 500
     assert after < 100
