@@ -43,7 +43,9 @@ def test_the_teacher_passes_through_to_be_cut_and_quantized(
     assert digest_of(tmp_path / "out") == digest_of(tmp_path / "teacher")
     assert figures["parameters"] == models.num_params(network)
     assert "gain" not in figures
-    assert json.loads((tmp_path / "control/none.json").read_text()) == {"control": "the student is the teacher, or a member of it"}
+    assert json.loads((tmp_path / "control/none.json").read_text()) == {
+        "control": "the student is the teacher, or a member of it"
+    }
     assert report.steps == [], "nothing was trained"
 
 
