@@ -199,7 +199,7 @@ def _bootstrap(values_N: Scores, num_resamples: int, seed: int, level: float = 0
 
 
 def predict(model: "nn.Module", x: NDArray[np.generic], batch_size: int = 64) -> NDArray[np.float32]:
-    """A model's logits [N, K] for raw samples [N, ...], in evaluation mode, fp32, batch by batch: small ones stay in the cache."""
+    """A model's logits [N, K] for raw samples [N, ...], in evaluation mode, fp32, batch by batch."""
     import torch
 
     was_training = model.training

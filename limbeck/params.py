@@ -552,6 +552,17 @@ class Params(Section):
             raise ValueError("label.features is true, but an ensemble has no features of its own; distil its logits")
         return self
 
+    @model_validator(mode="after")
+    def _has_the_members_that_are_students(self) -> "Params":
+        if isinstance(self.teacher, EnsembleTeacher):
+            for name, target in self.targets.items():
+                if (target.student.member or 1) > len(self.teacher.members):
+                    raise ValueError(
+                        f"targets.{name}.student.model.member is {target.student.member}; "
+                        f"the teacher has {len(self.teacher.members)} members"
+                    )
+        return self
+
     def section(self, path: str, target: str | None) -> Any:
         """The value at a dotted path, looked up in the target first and in the root otherwise."""
         first, *_ = path.split(".")

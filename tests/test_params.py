@@ -108,6 +108,13 @@ def test_the_projects_own_files_are_valid() -> None:
             r"an ensemble has no features of its own; distil its logits",
         ),
         (
+            {
+                "teacher": {"use": "ensemble", "members": [WEIGHTS] * 2, "weights": None},
+                "targets.phone.student.model": {"use": "teacher", "member": 3},
+            },
+            r"targets.phone.student.model.member is 3; the teacher has 2 members",
+        ),
+        (
             {"teacher": {**REGISTRY, "model": "models:/t@champion"}},
             r"teacher.model: .*models:/NAME/VERSION.* an alias moves",
         ),

@@ -85,9 +85,8 @@ def statically_quantized(folder: Path, target: str, variant: str, into: Path) ->
 def beside_peers(recipe: str, target: str, folder: Path) -> dict[str, Any]:
     """The exported files, ONNX Runtime's own quantization and the published file, by turns on the same test images."""
     with tempfile.TemporaryDirectory() as place:
-        files = {
-            name: folder / f"export/{target}/{name}.onnx" for name in ("teacher", "student", FP32, INT8)
-        }  # before a cut
+        names = ("teacher", "student", FP32, INT8)  # the student is not cut yet
+        files = {name: folder / f"export/{target}/{name}.onnx" for name in names}
         files["onnxruntime quantize_static"] = statically_quantized(folder, target, FP32, Path(place) / "static.onnx")
         if recipe == "keywords":
             whole = Path(place)
