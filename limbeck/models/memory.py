@@ -1,7 +1,7 @@
 """Memory that is freed stays with the process, and the next step takes it from there.
 
-glibc gives large pieces back to the system as soon as they are free, and the system clears each page of the next one: for a
-narrow network that is a quarter of a training step, and threads wait for each other meanwhile (docs/training.md).
+glibc gives large pieces back to the system as soon as they are free, and the system clears each page of the next one, while
+other threads wait (`python -m benchmarks memory`).
 """
 
 import ctypes
