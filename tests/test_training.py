@@ -74,18 +74,21 @@ class KilledAt(Remembering):
 
 @pytest.mark.parametrize(
     ("kill_at", "changed"),
-    [(5, {}), (12, {}), (13, {}), (20, {}), (12, {"optimizer": Component(use="muon")}), (12, {"threads": 2})],
-)
+    [
+        (5, {}), (12, {}), (13, {}), (20, {}), (12, {"optimizer": Component(use="muon")}), (12, {"threads": 2}),
+        (12, {"threads": 2, "compile": "always"}),
+    ],
+)  # fmt: skip
 def test_a_killed_training_resumes_and_ends_in_the_same_bytes(
     tmp_path: Path, data: Path, small: Component, training: Judged, settings: TrainParams, kill_at: int,
     changed: dict[str, Any], monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     settings = settings.model_copy(update=changed)
     monkeypatch.setattr(parallel, "LEAST_MACS", 0)
-    assert (
-        num_parts(network(data, small), next(training.batches(0, 64, 0)).inputs, settings.threads, compile=False)
-        == settings.threads
-    )
+    monkeypatch.setattr(parallel, "LEAST_MACS_COMPILED", 0)
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
+    batch, compile = next(training.batches(0, 64, 0)), settings.compile == "always"
+    assert num_parts(network(data, small), batch.inputs, settings.threads, compile=compile) == settings.threads
     monkeypatch.setattr("limbeck.training.CHECKPOINT_EVERY_S", 0.0)  # keep the state at every step
     straight = network(data, small)
     whole_report = Remembering(tmp_path / "straight")

@@ -97,6 +97,11 @@ class DataParallel(nn.Module):
         shared = {id(weight): weight for weight in model.parameters()}
         self.replicas = [copy.deepcopy(model, dict(shared)) for _ in range(num_parts)]
         self.answering = self.replicas
+        self.own = list(model.buffers())  # to walk through modules in every step would take a hundredth of it
+        self.of_replicas = [list(replica.buffers()) for replica in self.replicas]
+        self.alike = [
+            pair for replica in self.replicas for pair in zip(replica.modules(), model.modules(), strict=True)
+        ]
         self.workers = Workers(num_parts)
         self.has_answered = self.has_learned = False  # what is compiled is then, both ways
 
@@ -118,16 +123,15 @@ class DataParallel(nn.Module):
 
     def answer(self, inputs_B: Tensor) -> list[Tensor]:
         """The answer to each part, with a graph of its own."""
-        own = list(self.model.buffers())
-        of_replicas = [list(replica.buffers()) for replica in self.replicas]
-        for replica, buffers in zip(self.replicas, of_replicas, strict=True):
-            _copy_(buffers, own)
-            for module, like in zip(replica.modules(), self.model.modules(), strict=True):
+        for buffers in self.of_replicas:
+            _copy_(buffers, self.own)
+        for module, like in self.alike:
+            if module.training != like.training:
                 module.training = like.training
         run = self.workers.map if self.has_answered else self.workers.one_by_one
         self.has_answered = True
         answers = run(_graph_of, self.answering, inputs_B.tensor_split(len(self.replicas)))
-        _mean_(own, of_replicas)
+        _mean_(self.own, self.of_replicas)
         return answers
 
     def gradients(self, answers: list[Tensor], gradient_BK: Tensor) -> Iterator[Tensor | None]:
