@@ -73,7 +73,7 @@ def run(
         )
         p95_ms = stopwatch.upper_p95_ms
     quality, share, is_cut = quality_before, 0.0, False
-    steps = prune_(network, prune, sample, losses=losses, p95_ms=p95_ms, progress=report.progress)
+    steps = prune_(network, prune, sample, losses=losses, p95_ms=p95_ms, report=report)
     for number, step in enumerate(steps, start=1):
         share, is_cut = step.share, is_cut or step.has_cut
         if not step.has_cut:

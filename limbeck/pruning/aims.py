@@ -12,9 +12,10 @@ from limbeck.components import bind
 from limbeck.errors import ParamsError
 from limbeck.models import Network, count_macs, num_params
 from limbeck.params import PruneParams
-from limbeck.pruning.blocks import JUDGES, Blocks, Count, Losses, Progress
+from limbeck.pruning.blocks import JUDGES, Blocks, Count, Losses
 from limbeck.pruning.cutting import Channels
 from limbeck.pruning.importances import IMPORTANCES, Observing
+from limbeck.training import Progress
 
 FINEST = 100
 """Budgets are approached in shares of one in so many."""
@@ -69,7 +70,7 @@ def prune_(
     *,
     losses: Losses | None = None,
     p95_ms: P95 | None = None,
-    progress: Progress = lambda *_: None,
+    report: Progress | None = None,
 ) -> Iterator[Step]:
     """Cut channels or blocks out of `network.body`, in place, in `params.steps` steps; train it back between two.
 
@@ -83,7 +84,7 @@ def prune_(
         sample: one raw sample [1, ...].
         losses: for an importance or a judge that looks at the training data.
         p95_ms: for a latency.
-        progress: told how many blocks are ranked.
+        report: told how many blocks are ranked; its scratch folder holds which ones.
 
     Yields:
         What was done, after each step.
@@ -94,7 +95,7 @@ def prune_(
     """
     budget = _budget(params, sample)
     count = None if budget is None else budget.count
-    rank = _blocks(params, losses, count, progress) if params.scope == "block" else _channels(params, sample, losses)
+    rank = _blocks(params, losses, count, report) if params.scope == "block" else _channels(params, sample, losses)
     before = 0 if budget is None else budget.count(network)
     whole: Any = None
     share = found = 0.0
@@ -140,12 +141,12 @@ def _channels(
 
 
 def _blocks(
-    params: PruneParams, losses: Losses | None, count: Count | None, progress: Progress
+    params: PruneParams, losses: Losses | None, count: Count | None, report: Progress | None
 ) -> Callable[[Network, int | None], Ranking]:
     judge = bind(params, JUDGES, "judge of blocks")()
 
     def rank(network: Network, whole: int | None) -> Ranking:
-        return Blocks(network, judge, params, losses, count, whole, progress)
+        return Blocks(network, judge, params, losses, count, whole, report)
 
     return rank
 

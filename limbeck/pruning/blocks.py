@@ -6,6 +6,7 @@ and answers a cost for each block, below zero where the network does better with
 """
 
 import copy
+import json
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
@@ -17,18 +18,19 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor
 
+from limbeck.atomic import write_json
 from limbeck.errors import ParamsError
 from limbeck.models import Network
 from limbeck.models.skipping import residual, skip_, without
 from limbeck.params import PruneParams
 from limbeck.pruning.cutting import SLACK
+from limbeck.training import Progress
 
 Losses: TypeAlias = Callable[[], Iterable[Tensor]]
 """Begins an epoch of training batches and gives the loss of each."""
 Count: TypeAlias = Callable[[Network], int]
 """What a budget is of: MACs, or parameters."""
 Judge: TypeAlias = Callable[[Network, list[str], Losses | None], list[float]]
-Progress: TypeAlias = Callable[[int, int, str], None]
 
 
 def loss(*, num_batches: PositiveInt) -> Judge:
@@ -78,7 +80,7 @@ class Blocks:
         losses: for a judge that looks at them.
         count: what a budget counts, of which each block saves some: the least goes first that matters for what it saves.
         whole: how many blocks there were before the first cut; None where that is now.
-        progress: told how many blocks are ranked.
+        report: told how many blocks are ranked; its scratch folder holds which ones, for the same run after a kill.
 
     Raises:
         ParamsError: none may go.
@@ -87,14 +89,15 @@ class Blocks:
 
     def __init__(
         self, network: Network, judge: Judge, params: PruneParams, losses: Losses | None, count: Count | None,
-        whole: int | None, progress: Progress,
+        whole: int | None, report: Progress | None,
     ) -> None:  # fmt: skip
         self._network, self._judge, self._losses, self._count = network, judge, losses, count
-        self._ranked: list[str] = []
         names = residual(network.body)
         self.whole = len(names) if whole is None else whole
         self._gone = self.whole - len(names)
-        self._progress = progress
+        self._report = report
+        self._file = None if report is None else report.scratch / f"ranked-{self._gone}.json"
+        self._ranked: list[str] = json.loads(self._file.read_text()) if self._file and self._file.exists() else []
         self.most = math.floor(self.whole * params.max_ratio + SLACK)
         self.advice = "raise max_ratio"
         self.least = (
@@ -114,13 +117,17 @@ class Blocks:
                 for name in self._ranked:
                     gone.enter_context(without(self._network.body, name))
                 self._ranked.append(self._next())
-            self._progress(len(self._ranked), self.most - self._gone, "blocks ranked")
+            if self._report is not None and self._file is not None:
+                write_json(self._file, self._ranked)
+                self._report.progress(len(self._ranked), self.most - self._gone, "blocks ranked")
         return self._ranked[:num]
 
     def _next(self) -> str:
         """The block that is missed least by the network as it is now."""
         names = residual(self._network.body)
-        costs = self._judge(self._network, names, self._losses)
+        with torch.random.fork_rng(devices=[]):  # training draws the same whether this was done now or before a kill
+            torch.manual_seed(torch.initial_seed() + self._gone + len(self._ranked))
+            costs = self._judge(self._network, names, self._losses)
         if self._count is not None:
             saved = _saved(self._network, names, self._count)
             costs = [_weighed(*pair) for pair in zip(costs, saved, strict=True)]

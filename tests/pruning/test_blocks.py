@@ -24,6 +24,7 @@ from limbeck.params import Params, PruneParams
 from limbeck.pruning import JUDGES, cut_spec, prune_
 from limbeck.pruning.blocks import Blocks, Count, Judge
 from limbeck.pruning.cutting import SLACK
+from tests.conftest import Remembering
 from tests.pruning.test_importances import prune_params
 from tests.test_compression import samples, seasoned, spec_of
 
@@ -70,12 +71,11 @@ def test_a_block_matters_as_much_as_the_loss_of_some_batches_rises_without_it(ti
     assert skipped(network.body) == (names[by_hand.index(min(by_hand))],)
 
 
-def ranked(tiny: Params, judge: Judge, num: int, *, count: Count | None = None) -> list[str]:
+def ranked(
+    tiny: Params, judge: Judge, num: int, *, count: Count | None = None, report: Remembering | None = None
+) -> list[str]:
     network = seasoned(DEEP)
-    told: list[int] = []
-    blocks = Blocks(network, judge, of_blocks(tiny), None, count, None, lambda done, *_: told.append(done))
-    found = blocks.doomed(num / 7)
-    assert told == list(range(1, num + 1))
+    found = Blocks(network, judge, of_blocks(tiny), None, count, None, report).doomed(num / 7)
     assert residual(network.body) == ALL, "all are back"
     return found
 
@@ -88,6 +88,30 @@ def test_of_two_blocks_that_do_each_others_work_one_goes(tiny: Params) -> None:
         return [(9.0 if is_alone else 0.0) if name in twins else 1.0 for name in names]
 
     assert ranked(tiny, judge, 3) == ["blocks.1", "blocks.0", "blocks.4"]
+
+
+def test_a_killed_ranking_goes_on_where_it_was(tiny: Params, tmp_path: Path) -> None:
+    lot = JUDGES["random"]()
+    asked: list[int] = []
+
+    def judge(network: models.Network, names: list[str], losses: Any) -> list[float]:
+        asked.append(len(names))
+        return lot(network, names, losses)
+
+    ends, draws = [], []
+    for num, report in (
+        (3, Remembering(tmp_path / "straight")),
+        (1, killed := Remembering(tmp_path / "killed")),
+        (3, killed),
+    ):
+        torch.manual_seed(3)
+        ends.append(ranked(tiny, judge, num, report=report))
+        draws.append(torch.rand(3))  # what training would draw next
+    assert ends[0] == ends[2]
+    assert ends[1] == ends[0][:1]
+    assert asked == [7, 6, 5, 7, 6, 5], "nothing is judged twice"
+    assert killed.steps == [1, 2, 3]
+    assert all(torch.equal(draws[0], others) for others in draws)
 
 
 def test_a_block_the_network_does_better_without_goes_first_and_the_more_it_saves_the_sooner(tiny: Params) -> None:
