@@ -96,8 +96,22 @@ class Spec(BaseModel):
 
 
 def digest_of(folder: Path) -> str:
-    """The sha256 that stands for a checkpoint's content: its `model.json`, which holds the weights' own."""
-    return hashlib.sha256((folder / SPEC).read_bytes()).hexdigest()
+    """The sha256 that stands for a checkpoint's content: its `model.json`, which holds the weights' own.
+
+    Raises:
+        CheckpointError: there is none.
+
+    """
+    return hashlib.sha256(_spec_in(folder)).hexdigest()
+
+
+def _spec_in(folder: Path) -> bytes:
+    try:
+        return (folder / SPEC).read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        raise CheckpointError(
+            f"{folder} holds no {SPEC}; expected a Limbeck checkpoint. Run the stage that writes it."
+        ) from None
 
 
 def note_quality(folder: Path, quality: float, *, metric: str, data_digest: str) -> None:
@@ -133,12 +147,8 @@ def read(folder: Path) -> "tuple[Spec, dict[str, Tensor]]":
 
     """
     try:
-        raw: Any = json.loads((folder / SPEC).read_text(encoding="utf-8"))
+        raw: Any = json.loads(_spec_in(folder))
         spec = Spec.model_validate(raw)
-    except FileNotFoundError:
-        raise CheckpointError(
-            f"{folder} holds no {SPEC}; expected a Limbeck checkpoint. Run the stage that writes it."
-        ) from None
     except (ValueError, ValidationError) as error:
         raise CheckpointError(
             f"{folder / SPEC} is no checkpoint: {error}. Run the stage that writes it again."

@@ -50,6 +50,7 @@ Share: TypeAlias = Annotated[float, Field(gt=0, lt=1)]
 Quality: TypeAlias = Annotated[float, Field(ge=0, le=1)]
 Compile: TypeAlias = Literal["auto", "always", "never"]
 Precision: TypeAlias = Literal["auto", "fp32", "bf16"]
+Seed: TypeAlias = Annotated[int, Field(ge=0, lt=2**63)]
 Beta: TypeAlias = Annotated[float, Field(ge=0, lt=1)]
 """How much of a running average each step keeps."""
 Instructions: TypeAlias = Literal["any", "avx2", "vnni", "dotprod"]
@@ -316,7 +317,7 @@ class MeasureParams(Section):
     rounds: Annotated[int, Field(ge=3)]
     runs_per_round: PositiveInt
     bootstrap: Annotated[int, Field(ge=100)]
-    seed: NonNegativeInt
+    seed: Seed
 
 
 class TrackingParams(Section):
@@ -454,7 +455,7 @@ class QuantizeParams(Section):
     use: str
     arithmetic: Literal["auto", "u8s7", "u8s8", "s8s8"]
     observers: Annotated[tuple[Component, ...], Field(min_length=1)]
-    batch_size: PositiveInt
+    batch_size: Annotated[int, Field(ge=2)]  # the graph takes batches of 2 and more
     max_float_layers: NonNegativeInt
     qat: ShortTrainParams | None
     table_bits: Literal[4, 8] = 8
@@ -537,7 +538,7 @@ class Params(Section):
     """The whole file."""
 
     name: Name
-    seed: NonNegativeInt
+    seed: Seed
     metric: str
     data: DataParams
     teacher: TeacherParams

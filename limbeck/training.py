@@ -8,6 +8,7 @@ rate is a function of the step, and everything else that moves is in the state f
 
 import copy
 import dataclasses
+import hashlib
 import logging
 import math
 import time
@@ -169,14 +170,29 @@ def choose_device(wanted: str) -> torch.device:
     return torch.device("cuda" if wanted == "cuda" or (wanted == "auto" and torch.cuda.is_available()) else "cpu")
 
 
-def _state_in(file: Path, device: torch.device) -> dict[str, Any] | None:
-    """What a killed run left; a file that cannot be read is put away and the training begins anew."""
+def _digest_of(model: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, value in model.state_dict().items():
+        if isinstance(value, Tensor):
+            digest.update(name.encode())
+            digest.update(memoryview(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()))
+    return digest.hexdigest()
+
+
+def _state_in(file: Path, device: torch.device, start: str) -> dict[str, Any] | None:
+    """What a killed run left that began with the same weights; any other file is put away and the training begins anew."""
     if not file.exists():
         return None
     try:
         found: dict[str, Any] = torch.load(file, weights_only=True, map_location=device)
     except Exception as error:  # torch raises half a dozen kinds for a damaged file
         logging.getLogger(__name__).warning("%s is damaged (%s); this training starts from its beginning", file, error)
+        file.unlink()
+        return None
+    if found["start"] != start:  # a teacher's file was replaced after the kill
+        logging.getLogger(__name__).warning(
+            "%s began with other weights; this training starts from its beginning", file
+        )
         file.unlink()
         return None
     return found
@@ -240,6 +256,7 @@ def fit(
         TrainingDiverged: a loss is not finite; nothing is written.
 
     """
+    start = _digest_of(model)
     keep_freed()
     torch.set_num_threads(params.threads)
     torch.use_deterministic_algorithms(True)
@@ -265,7 +282,7 @@ def fit(
     step, loss_sum = 0, 0.0
 
     state_file = report.scratch / f"{arm}.pt"
-    if (state := _state_in(state_file, device)) is not None:
+    if (state := _state_in(state_file, device, start)) is not None:
         model.load_state_dict(state["model"])
         learned.load_state_dict(state["learned"])
         for name, average in averaged.items():
@@ -281,7 +298,7 @@ def fit(
 
     def keep() -> None:
         state: dict[str, Any] = {
-            "model": model.state_dict(), "learned": learned.state_dict(), "optimizing": optimizing.state_dict(),
+            "start": start, "model": model.state_dict(), "learned": learned.state_dict(), "optimizing": optimizing.state_dict(),
             "averaged": {name: average.state_dict() for name, average in averaged.items()},
             "rng": torch.get_rng_state(), "best": best, "step": step, "loss_sum": loss_sum,
             "best_score": fitted.best, "best_epoch": fitted.best_epoch, "history": fitted.history, "kept": fitted.kept,

@@ -76,7 +76,7 @@ class KilledAt(Remembering):
     ("kill_at", "changed"),
     [
         (5, {}), (12, {}), (13, {}), (20, {}), (12, {"optimizer": Component(use="muon")}), (12, {"threads": 2}),
-        (12, {"threads": 2, "compile": "always"}),
+        (12, {"threads": 3}), (12, {"threads": 2, "compile": "always"}),
     ],
 )  # fmt: skip
 def test_a_killed_training_resumes_and_ends_in_the_same_bytes(
@@ -84,6 +84,7 @@ def test_a_killed_training_resumes_and_ends_in_the_same_bytes(
     changed: dict[str, Any], monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     settings = settings.model_copy(update=changed)
+    monkeypatch.setattr(parallel, "LEAST_SAMPLES", 16)
     monkeypatch.setattr(parallel, "LEAST_MACS", 0)
     monkeypatch.setattr(parallel, "LEAST_MACS_COMPILED", 0)
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
@@ -105,6 +106,21 @@ def test_a_killed_training_resumes_and_ends_in_the_same_bytes(
     assert report.rows == whole_report.rows
     for name, value in straight.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
+
+
+def test_a_state_that_began_with_other_weights_is_put_away_and_the_training_begins_anew(
+    tmp_path: Path, data: Path, small: Component, training: Judged, settings: TrainParams,
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("limbeck.training.CHECKPOINT_EVERY_S", 0.0)
+    with pytest.raises(Killed):
+        train(network(data, small), training, settings, KilledAt(tmp_path / "killed", 20))
+    assert list((tmp_path / "killed").glob("*.pt"))
+    report = Remembering(tmp_path / "killed")
+    again = train(network(data, small, seed=1), training, settings, report)
+    assert "began with other weights" in caplog.text
+    assert report.steps[0] == 1
+    assert again == train(network(data, small, seed=1), training, settings, Remembering(tmp_path / "straight"))
 
 
 def test_a_damaged_state_is_put_away_and_the_training_begins_anew(

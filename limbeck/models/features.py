@@ -10,7 +10,12 @@ from limbeck.models import LAYERS
 
 
 def head_of(module: nn.Module, sample: Tensor) -> str:
-    """The name of the submodule that makes the logits, found by running one `sample` [1, ...]."""
+    """The name of the submodule that makes the logits, found by running one `sample` [1, ...].
+
+    Raises:
+        ValueError: none of its submodules multiplies.
+
+    """
     names = {layer: name for name, layer in module.named_modules() if isinstance(layer, LAYERS)}
     order: list[str] = []
     handles = [layer.register_forward_hook(lambda layer, *_: order.append(names[layer])) for layer in names]
@@ -20,6 +25,10 @@ def head_of(module: nn.Module, sample: Tensor) -> str:
     module.train(was_training)
     for handle in handles:
         handle.remove()
+    if not order:
+        raise ValueError(
+            f"nothing in it that multiplies is one of {', '.join(layer.__name__ for layer in LAYERS)}, as a module"
+        )
     return order[-1]
 
 

@@ -169,9 +169,10 @@ def _copy_(into: list[Tensor], values: list[Tensor]) -> None:
 
 
 def _mean_(into: list[Tensor], of_replicas: list[list[Tensor]]) -> None:
-    """Statistics; what is counted is the same in all."""
+    """Statistics; what is the same in all stays as it is, to the bit."""
     for buffer, first, *others in zip(into, *of_replicas, strict=True):
-        buffer.copy_(reduce(torch.add, others, first) / len(of_replicas) if buffer.is_floating_point() else first)
+        is_same = all(torch.equal(first, other) for other in others)
+        buffer.copy_(first if is_same else reduce(torch.add, others, first) / len(of_replicas))
 
 
 def _sum(shares: Iterable[Tensor | None]) -> Tensor | None:

@@ -106,7 +106,9 @@ def prune_(
         if params.ratio is not None:
             share = params.ratio * step / params.steps
         elif budget is not None:
-            goal = before * min(1.0, budget.limit / before) ** (step / params.steps)
+            goal = max(
+                budget.limit, before * min(1.0, budget.limit / before) ** (step / params.steps)
+            )  # not an ulp below it
             share = _by_count(ranking, share, goal, budget, params)
         else:
             assert p95_ms is not None, "a latency is measured"
@@ -152,7 +154,7 @@ def _blocks(
 
 
 def smallest(keeps: Callable[[float], bool], low: float, high: float) -> float | None:
-    """The smallest share from `low` to `high` that keeps something, in hundredths; None when `high` does not.
+    """The smallest share from `low` to `high` that keeps something, in hundredths or `high` itself; None when that does not.
 
     Found by bisection: whatever a larger cut loses again by chance, what is answered was seen to keep it.
     """
@@ -160,7 +162,7 @@ def smallest(keeps: Callable[[float], bool], low: float, high: float) -> float |
     if keeps(first / FINEST):
         return first / FINEST
     if first >= last or not keeps(last / FINEST):
-        return None
+        return high if high > last / FINEST and keeps(high) else None
     while last - first > 1:
         middle = (first + last) // 2
         if keeps(middle / FINEST):

@@ -14,6 +14,7 @@ from itertools import islice
 from statistics import mean
 from typing import TypeAlias
 
+import numpy as np
 import torch
 from pydantic import PositiveInt
 from torch import Tensor
@@ -126,12 +127,14 @@ class Blocks:
         """The block that is missed least by the network as it is now."""
         names = residual(self._network.body)
         with torch.random.fork_rng(devices=[]):  # training draws the same whether this was done now or before a kill
-            torch.manual_seed(torch.initial_seed() + self._gone + len(self._ranked))
+            number = self._gone + len(self._ranked)
+            torch.manual_seed(int(np.random.SeedSequence([torch.initial_seed(), number]).generate_state(1)[0]))
             costs = self._judge(self._network, names, self._losses)
         if self._count is not None:
             saved = _saved(self._network, names, self._count)
             costs = [_weighed(*pair) for pair in zip(costs, saved, strict=True)]
-        return min(zip(costs, names, strict=True), key=lambda pair: pair[0])[1]
+        known = [math.inf if math.isnan(cost) else cost for cost in costs]
+        return min(zip(known, names, strict=True), key=lambda pair: pair[0])[1]
 
     def doomed(self, share: float) -> list[str]:
         """The blocks that go when `share` of all is to be gone: rounded up, but no more than `max_ratio` rounded down."""

@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from limbeck import checkpoint, models
-from limbeck.atomic import sha256
+from limbeck.atomic import reserve, sha256
 from limbeck.checkpoint import Spec
 from limbeck.components import NONE, Component, bind
 from limbeck.data.augment import AUGMENTS, Views
 from limbeck.data.splits import SplitName, read, read_meta
+from limbeck.errors import CheckpointError
 from limbeck.evaluation import Scorer, predict
 from limbeck.models import MODELS, Network
 from limbeck.models.ensemble import spec_of
@@ -106,6 +107,8 @@ class Making:
         adapts = not isinstance(teacher.adapt, Unused)
         if isinstance(teacher, WeightsTeacher):
             file = weights.locate(teacher.file)
+            if not file.is_file():
+                raise CheckpointError(f"{file} is a folder; teacher.file names a file of weights in it.")
             if teacher.sha256 is None:
                 self.tell_unwatched(file, sha256(file))
             brought = from_weights(teacher, self.meta, file)
@@ -165,6 +168,7 @@ class Making:
                 if stored is None:
                     shape = (len(x), tap.features.shape[1])
                     stored = np.lib.format.open_memmap(file, mode="w+", dtype=np.float32, shape=shape)
+                    reserve(file)
                 stored[start : start + FEATURES_BATCH] = tap.features.float().numpy()
                 self.report.progress(min(len(x), start + FEATURES_BATCH), len(x), f"features of {split}")
         assert stored is not None

@@ -171,7 +171,7 @@ def find_head(network: Network, spec: Spec) -> str:
         with torch.no_grad():
             answer: Any = network.eval()(sample)
             head = head_of(network.body, network.preprocess(sample))
-    except (RuntimeError, ValueError, AssertionError) as error:
+    except (RuntimeError, ValueError, AssertionError, LookupError, TypeError) as error:
         line = next(iter(str(error).splitlines()), type(error).__name__)
         raise ComponentError(
             f"{in_words(spec.model)} cannot take a sample of {models.body_shape(spec)} (channels first): {line}. "

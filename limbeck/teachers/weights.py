@@ -107,9 +107,13 @@ def _entry(loaded: Any, key: str | None, file: Path) -> dict[str, Tensor]:
         if not isinstance(loaded, dict) or key not in loaded:
             raise CheckpointError(f"{file} has no entry {key!r}; {_next_key(loaded)}")
         loaded = loaded[key]
-    if not isinstance(loaded, dict) or not loaded or not all(isinstance(value, Tensor) for value in loaded.values()):
+    if not isinstance(loaded, dict) or not loaded or not all(map(_is_named, loaded.items())):
         raise CheckpointError(f"{file}{f' at {key!r}' if key else ''} is no state dict; {_next_key(loaded)}")
     return dict(loaded)
+
+
+def _is_named(entry: tuple[Any, Any]) -> bool:
+    return isinstance(entry[0], str) and isinstance(entry[1], Tensor)
 
 
 def _next_key(loaded: Any) -> str:
@@ -118,11 +122,11 @@ def _next_key(loaded: Any) -> str:
         return f"found a {type(loaded).__name__}, expected tensors by name."
     fitting = [
         str(name) for name, value in loaded.items()
-        if isinstance(value, dict) and value and all(isinstance(inner, Tensor) for inner in value.values())
+        if isinstance(value, dict) and value and all(map(_is_named, value.items()))
     ]  # fmt: skip
     if fitting:
         return f"tensors by name lie under {' or '.join(f'key: {name}' for name in fitting)}."
-    if loaded and all(isinstance(value, Tensor) for value in loaded.values()):
+    if loaded and all(map(_is_named, loaded.items())):
         return "the file is a state dict itself: key: null."
     return f"it holds {_some([str(name) for name in loaded])}."
 

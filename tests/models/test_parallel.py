@@ -94,6 +94,16 @@ def test_a_training_goes_on_from_its_own_weights_and_ends_in_the_same_bits_twice
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
 
 
+@pytest.mark.parametrize("num_parts", [2, 3, 5])
+def test_what_is_the_same_in_all_parts_keeps_its_bits(num_parts: int) -> None:
+    whole = network()
+    whole.register_buffer("mean", torch.rand(100))
+    whole[1].eval()  # as a frozen norm
+    before = copy.deepcopy(whole.state_dict())
+    loss(DataParallel(whole, num_parts)).backward()  # type: ignore[no-untyped-call]
+    assert all(torch.equal(value, before[name]) for name, value in whole.state_dict().items())
+
+
 def test_parts_answer_as_the_whole_does_once_norms_are_settled() -> None:
     whole = network().eval()
     torch.testing.assert_close(DataParallel(whole, 2)(X), whole(X))

@@ -28,6 +28,11 @@ def test_the_smallest_share_that_keeps_it_is_found(least: int, low: int, span: i
     assert found == (None if least > high else max(low, least) / 100)
 
 
+@given(st.floats(0, 0.99))
+def test_the_largest_share_is_tried_as_it_is_given(high: float) -> None:
+    assert smallest(lambda share: share >= high, 0, high) == pytest.approx(high, abs=1e-9)
+
+
 @given(st.sets(st.integers(0, 90)))
 def test_what_is_found_was_seen_to_keep_it_whatever_chance_does(keeping: set[int]) -> None:
     found = smallest(lambda share: round(share * 100) in keeping, 0, 0.9)
