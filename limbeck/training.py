@@ -175,7 +175,7 @@ def _digest_of(model: nn.Module) -> str:
     for name, value in model.state_dict().items():
         if isinstance(value, Tensor):
             digest.update(name.encode())
-            digest.update(memoryview(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()))
+            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
