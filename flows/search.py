@@ -26,7 +26,7 @@ from flows import environment, space, workspace
 from flows.turns import alone, forget_zombies
 from limbeck import params as params_file
 from limbeck.atomic import replace, write_json
-from limbeck.errors import LimbeckError
+from limbeck.errors import LimbeckError, ParamsError
 from limbeck.pictures import front as draw_front
 from limbeck.pictures import png
 from limbeck.selection import FP32, INT8
@@ -75,7 +75,8 @@ class Search:
         say: told of every trial; by itself the terminal.
 
     Raises:
-        ParamsError: the target or a place does not exist, or a fixed value is not one that it takes.
+        ParamsError: the target or a place does not exist, a fixed value is not one that it takes, or the folder holds
+            trials of another search.
 
     """
 
@@ -96,8 +97,27 @@ class Search:
             directions=DIRECTIONS,
             load_if_exists=True,
         )
+        self._belong()
         self.console = Console(highlight=False, soft_wrap=True)
         self.say: Callable[[str], None] = say or self.console.print
+
+    def _belong(self) -> None:
+        """Note what this search is of; refuse to mix its trials with those of another.
+
+        Raises:
+            ParamsError: its folder holds trials of other params, another space or another seed.
+
+        """
+        params = space.with_values(self.raw, self.target, {})
+        told = {"params": params, "space": self.choices.model_dump(mode="json"), "seed": self.seed}
+        noted = self.study.user_attrs.get("of")
+        if noted is None:
+            self.study.set_user_attr("of", told)
+        elif others := [key for key in told if noted[key] != told[key]]:
+            raise ParamsError(
+                f"{self.folder.relative_to(environment.ROOT)} holds trials of a search with other {' and '.join(others)}. "
+                "Remove the folder to begin anew, or give params.yaml another `name`."
+            )
 
     def run(self, trials: int, minutes: float | None, after: Callable[[], None] = lambda: None) -> None:
         """Go on until so many trials are done or time is up.
@@ -113,9 +133,13 @@ class Search:
         """
         began = time.monotonic()
         with alone(self.folder, f"{self.folder.name} is searched already; one search of a kind runs at a time."):
+            if self.rows():  # the last trial of a killed search may not be in its files yet
+                self.write()
             for killed in self.study.get_trials(states=(TrialState.RUNNING,)):
                 self.say(f"trial {killed.number} was cut short; it goes on")
-                self.finish(killed.number, killed.params)
+                self.study.sampler = self.fresh_sampler(killed.number)
+                going_on = optuna.Trial(self.study, killed._trial_id)  # keeps what it drew, draws the rest
+                self.finish(killed.number, self.choices.suggest(going_on))
                 after()
             while len(self.ended()) < trials and (minutes is None or time.monotonic() - began < 60 * minutes):
                 self.study.sampler = self.fresh_sampler(len(self.study.trials))

@@ -26,19 +26,24 @@ from limbeck.distillation import train_student
 from limbeck.errors import ParamsError
 from limbeck.evaluation import Estimate, Scorer, Scores, paired_difference
 from limbeck.labels import LOGITS
-from limbeck.objectives import loss_of
+from limbeck.objectives import features_for, loss_of
 from limbeck.params import DistillParams, Params, TargetParams, Unused
 
 CONTROL = "control"
 SOURCES = (
-    "training.py",
-    "optimizers.py",
+    "checkpoint.py",
+    "components.py",
     "distillation.py",
-    "labels.py",
     "evaluation.py",
-    "objectives",
+    "kinds.py",
+    "labels.py",
+    "optimizers.py",
+    "top_logits.py",
+    "training.py",
+    "data",
     "models",
-    "data/augment",
+    "objectives",
+    "../custom",
 )
 """Code that decides what a training ends in."""
 
@@ -175,11 +180,17 @@ class Comparison:
         """Train what is not there yet and compare; each method stands beside the control.
 
         Raises:
-            ParamsError: a method is the control itself.
+            ParamsError: a method is the control itself, or learns from features that `label` does not keep.
 
         """
         if unused := [name for name, method in methods.items() if method.use == "none" or name == CONTROL]:
             raise ParamsError(f"{unused[0]} is the control, which is always there; name losses with --methods.")
+        for name, method in methods.items():
+            if (needing := features_for(method)) and not self.params.label.features:
+                raise ParamsError(
+                    f"{name}: {needing} learns from the teacher's features, which label does not keep; set label.features: "
+                    "true, then dvc repro label."
+                )
         arms: dict[str, DistillParams | Unused] = {CONTROL: Unused(use="none")}
         arms |= {name: DistillParams(**method.model_dump(), control=False) for name, method in methods.items()}
         results = {name: [self.trained(name, arm, seed, tell) for seed in seeds] for name, arm in arms.items()}

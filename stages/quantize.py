@@ -54,9 +54,15 @@ def run(
         torch.manual_seed(seed)
         views = read_views(data, labels, with_teacher=not isinstance(distill, Unused))
         training = TrainingData.of(data, *views)
+
+        def settled_quality(prepared: nn.Module) -> float:
+            with quantization.settled(prepared):  # ranges are learned from training samples alone
+                return quality_of(prepared)
+
         fit(
-            prepared, objective_of(distill), training, settings, quality=quality_of, seed=seed, report=report, arm="qat"
-        )
+            prepared, objective_of(distill), training, settings,
+            quality=settled_quality, seed=seed, report=report, arm="qat",
+        )  # fmt: skip
 
     torch.set_num_threads(train.threads)
     arithmetic = arithmetic_of(quantize.arithmetic, instructions)

@@ -154,6 +154,9 @@ def test_what_is_missing_is_named_with_the_next_step(workspace: Path, trained: l
         Comparison.of(workspace, "sensr", lambda *_: None)
     with pytest.raises(ParamsError, match=r"control is the control, which is always there"):
         run(workspace, {CONTROL: Component(use="kd", alpha=0.5, temperature=2.0)}, 1)
+    with pytest.raises(ParamsError, match=r"close: hint learns from the teacher's features, which label does not keep"):
+        run(workspace, {"close": Component(use="hint", weight=1.0)}, 1)
+    assert not trained
     raw = yaml.safe_load((workspace / "params.yaml").read_text())
     stored = {"use": "checkpoint", "folder": "x", "sha256": "0" * 64, "tune": "nothing"}
     raw["targets"]["phone"]["student"]["model"] = stored

@@ -5,7 +5,8 @@ builds, exports, prepares, loads strictly and converts, which gives the same bit
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -135,6 +136,19 @@ def calibrate_(prepared: nn.Module, x: NDArray[np.generic], batch_size: int) -> 
             batch = np.array(x[start : start + batch_size])
             if len(batch) > 1:  # the graph takes batches of 2 and more
                 prepared(torch.from_numpy(batch))
+
+
+@contextmanager
+def settled(prepared: nn.Module) -> Iterator[nn.Module]:
+    """Within, answers do not move the ranges of fake quantizers, which observe in evaluation mode, too."""
+    with quiet():
+        from torchao.quantization.pt2e import disable_observer, enable_observer
+
+    prepared.apply(disable_observer)
+    try:
+        yield prepared
+    finally:
+        prepared.apply(enable_observer)
 
 
 def describe(

@@ -13,9 +13,10 @@ from flows.search import Search, TrialFailed
 from flows.searching import markdown, rows, search
 from flows.space import Space
 from flows.turns import Busy, alone
-from limbeck.errors import LimbeckError
+from limbeck.errors import LimbeckError, ParamsError
 from tests.conftest import ROOT, TINY
 
+CREATE = optuna.create_study
 SPACE = Space.model_validate({"choose": {"student.model.width": [4, 8], "prune.ratio": {"low": 0.2, "high": 0.6}}})
 
 
@@ -63,6 +64,49 @@ def test_a_search_that_runs_is_not_run_again_beside_itself(home: Path) -> None:
     found = made(home, [])
     with alone(found.folder, "mine"), pytest.raises(Busy, match="tiny-sensor-random is searched already"):
         found.run(1, None)
+
+
+@pytest.fixture
+def on_disk(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same project, with studies that outlive their searches."""
+    monkeypatch.setattr(optuna, "create_study", CREATE)
+    return home
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"choices": SPACE.model_copy(update={"fix": {"student.train.epochs": 2}})}, "space"),
+        ({"seed": 1}, "seed"),
+    ],
+)
+def test_trials_of_another_search_are_not_mixed_in(on_disk: Path, changed: dict[str, Any], said: str) -> None:
+    told = {"base": on_disk, "target": "sensor", "choices": SPACE, "sampler": "random", "seed": 0}
+    Search(**told).run(1, None)
+    Search(**told).run(2, None)
+    with pytest.raises(
+        ParamsError, match=rf"work/search/tiny-sensor-random holds trials of a search with other {said}\. "
+    ):
+        Search(**{**told, **changed})
+
+
+def test_a_trial_that_was_cut_short_while_it_drew_keeps_what_it_had_and_draws_the_rest(on_disk: Path) -> None:
+    width = made(on_disk, []).study.ask().suggest_categorical("student.model.width", [4, 8])
+    said = list[str]()
+    again = made(on_disk, said)
+    again.run(1, None)
+    assert said[0] == "trial 0 was cut short; it goes on"
+    (trial,) = again.ended()
+    assert trial.params.keys() == SPACE.choose.keys()
+    assert trial.params["student.model.width"] == width
+
+
+def test_what_was_told_before_a_kill_is_in_the_files_after_it(on_disk: Path) -> None:
+    found = made(on_disk, [])
+    found.run(3, None)
+    (found.folder / "front.json").unlink()
+    made(on_disk, []).run(3, None)
+    assert (found.folder / "front.json").exists()
 
 
 def test_a_search_of_which_nothing_came_through_has_no_front(home: Path) -> None:

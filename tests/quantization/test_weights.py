@@ -121,6 +121,20 @@ def test_a_network_trained_in_four_bits_comes_back_to_the_bit(tmp_path: Path) ->
     assert np.array_equal(predict(loaded, x), predict(quantization.convert(prepared), x))
 
 
+def test_answers_move_no_range_where_it_is_settled() -> None:
+    x = samples()
+    prepared = quantization.prepare(seasoned(RESNET), described(8, trained=True), RESNET.shape, torch.uint8)
+    prepared.train()
+    prepared(torch.from_numpy(x))
+    floats = {name: value for name, value in prepared.state_dict().items() if value.is_floating_point()}
+    before = {name: value.clone() for name, value in floats.items()}
+    with quantization.settled(prepared):
+        predict(prepared, 255 - x)
+    assert all(torch.equal(value, floats[name]) for name, value in before.items())
+    prepared(torch.from_numpy(255 - x))
+    assert any(not torch.equal(value, floats[name]) for name, value in before.items()), "training goes on"
+
+
 def test_a_network_of_two_layers_has_none_between_them() -> None:
     with pytest.raises(
         ParamsError, match="weight_bits is 4, and this student has 2 layers: .* choose a deeper student"
