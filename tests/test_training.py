@@ -86,10 +86,9 @@ def test_a_killed_training_resumes_and_ends_in_the_same_bytes(
     settings = settings.model_copy(update=changed)
     monkeypatch.setattr(parallel, "LEAST_SAMPLES", 16)
     monkeypatch.setattr(parallel, "LEAST_MACS", 0)
-    monkeypatch.setattr(parallel, "LEAST_MACS_COMPILED", 0)
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
-    batch, compile = next(training.batches(0, 64, 0)), settings.compile == "always"
-    assert num_parts(network(data, small), batch.inputs, settings.threads, compile=compile) == settings.threads
+    inputs = next(training.batches(0, 64, 0)).inputs
+    assert num_parts(network(data, small), inputs, settings.threads) == settings.threads
     monkeypatch.setattr("limbeck.training.CHECKPOINT_EVERY_S", 0.0)  # keep the state at every step
     straight = network(data, small)
     whole_report = Remembering(tmp_path / "straight")

@@ -88,13 +88,14 @@ def beside_peers(recipe: str, target: str, folder: Path) -> dict[str, Any]:
         names = ("teacher", "student", FP32, INT8)  # the student is not cut yet
         files = {name: folder / f"export/{target}/{name}.onnx" for name in names}
         files["onnxruntime quantize_static"] = statically_quantized(folder, target, FP32, Path(place) / "static.onnx")
+        for whole in ("teacher", "student"):  # published networks are one of these
+            if files[whole].is_file():
+                files[f"onnxruntime quantize_static, {whole}"] = statically_quantized(
+                    folder, target, whole, Path(place) / f"static-{whole}.onnx"
+                )
         if recipe == "keywords":
-            whole = Path(place)
-            files["onnxruntime quantize_static, teacher"] = statically_quantized(
-                folder, target, "teacher", whole / "static-teacher.onnx"
-            )
             files["onnxruntime quantize_dynamic, teacher"] = dynamically_quantized(
-                folder, target, whole / "dynamic.onnx"
+                folder, target, Path(place) / "dynamic.onnx"
             )
         if published := MLPERF_TINY.get((recipe, target)):
             files["MLPerf Tiny, LiteRT"] = Path(os.environ["LIMBECK_DATA"]) / published

@@ -22,9 +22,8 @@ Result = TypeVar("Result")
 
 LEAST_SAMPLES = 32
 """Of a part: batch norm takes its statistics from it."""
-LEAST_MACS, LEAST_MACS_COMPILED = 5e7, 5e8
-"""Of a part: a smaller one is more Python than arithmetic, and Python runs one thread at a time; so does a compiled loop
-(`python -m benchmarks parts`)."""
+LEAST_MACS = 5e7
+"""Of a part: a smaller one is more Python than arithmetic, and Python runs one thread at a time (`python -m benchmarks parts`)."""
 
 
 class Workers:
@@ -53,7 +52,7 @@ class Workers:
         return self.pool.submit(copy_context().run, call)  # torch keeps the compiler's settings in context variables
 
 
-def num_parts(model: nn.Module, inputs_B: Tensor, threads: int, *, compile: bool) -> int:
+def num_parts(model: nn.Module, inputs_B: Tensor, threads: int) -> int:
     """How many parts of a batch to train side by side: `threads`, or 1 where a network is small or would learn something else.
 
     That is one that draws by chance, since threads would take turns at it in any order; and one that keeps books of what it saw
@@ -63,14 +62,13 @@ def num_parts(model: nn.Module, inputs_B: Tensor, threads: int, *, compile: bool
         model: on its device, with its layers as modules.
         inputs_B: a raw batch [B, ...].
         threads: what the settings say.
-        compile: whether it will be compiled.
 
     """
     per_part = len(inputs_B) // threads
     has_layers = any(isinstance(module, LAYERS) for module in model.modules())
     if threads == 1 or per_part < LEAST_SAMPLES or inputs_B.device.type != "cpu" or not has_layers:
         return 1
-    if count_macs(model, inputs_B[:1]) * per_part < (LEAST_MACS_COMPILED if compile else LEAST_MACS):
+    if count_macs(model, inputs_B[:1]) * per_part < LEAST_MACS:
         return 1
     tried = copy.deepcopy(model).train()
     own = {id(buffer) for module in tried.modules() if isinstance(module, _NormBase) for buffer in module.buffers()}

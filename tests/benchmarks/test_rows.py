@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.figures.rows import HEAD, results, scores, table
+from benchmarks.figures.rows import HEAD, in_the_mean, results, scores, table
 from limbeck.selection import FP32, INT8
 
 NUM = 1003
@@ -48,6 +48,12 @@ def test_a_row_is_the_mean_over_seeds_and_its_gain_that_over_the_controls(tmp_pa
     (row,) = rows(tmp_path, "some")
     assert row.startswith("| `phone` of `some` | 0, 1, 2 | 2.0M | 69.89 | 69.89 | 1,001 | 50 | 2.00x | 9.97 [")
     assert "none" not in row
+
+
+def test_what_int8_costs_and_gains_is_the_mean_over_rows(tmp_path: Path) -> None:
+    for target, num_right in (("phone", 700), ("sensor", 600)):
+        written(tmp_path, target, 0, num_right)
+    assert in_the_mean(tmp_path) == "In the mean of 2 rows int8 costs 0.00 points and is 2.00 times as fast as fp32."
 
 
 def test_a_gain_inside_the_noise_is_called_none(tmp_path: Path) -> None:

@@ -131,24 +131,21 @@ def test_autocast_reaches_the_parts_and_their_answers_have_its_type() -> None:
         assert DataParallel(network(), 2)(X).dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize(("compile", "least"), [(False, "LEAST_MACS"), (True, "LEAST_MACS_COMPILED")])
-def test_a_batch_is_parted_where_each_part_is_large_enough(
-    compile: bool, least: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_batch_is_parted_where_each_part_is_large_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     macs = 32 * (27 * 8 * 36 + 288 * 3)
-    monkeypatch.setattr(subject, least, macs)
-    assert num_parts(network(), X, 2, compile=compile) == 2
-    assert num_parts(network(), X, 1, compile=compile) == 1
-    assert num_parts(network(), X[:62], 2, compile=compile) == 1  # samples
-    monkeypatch.setattr(subject, least, macs + 1)
-    assert num_parts(network(), X, 2, compile=compile) == 1
+    monkeypatch.setattr(subject, "LEAST_MACS", macs)
+    assert num_parts(network(), X, 2) == 2
+    assert num_parts(network(), X, 1) == 1
+    assert num_parts(network(), X[:62], 2) == 1  # samples
+    monkeypatch.setattr(subject, "LEAST_MACS", macs + 1)
+    assert num_parts(network(), X, 2) == 1
 
 
 @pytest.mark.parametrize("module", [nn.Dropout(0.5), Counting()], ids=["chance", "books"])
 def test_a_network_that_would_learn_something_else_in_parts_is_left_whole(module: nn.Module) -> None:
     whole = network(module)
     before = torch.get_rng_state(), copy.deepcopy(whole.state_dict())
-    assert num_parts(whole, X, 2, compile=False) == 1
+    assert num_parts(whole, X, 2) == 1
     assert torch.equal(torch.get_rng_state(), before[0])
     assert all(torch.equal(value, before[1][name]) for name, value in whole.state_dict().items())
 

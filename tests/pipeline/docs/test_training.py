@@ -5,7 +5,7 @@ import re
 
 import yaml
 
-from benchmarks import loops, training
+from benchmarks import loops, memory, parts, training
 from limbeck.optimizers import OPTIMIZERS
 from limbeck.params import Params
 from stages.__main__ import check_components
@@ -33,3 +33,11 @@ def test_what_the_page_says_of_other_loops_was_measured() -> None:
     assert loops.table(measured) in text_of("training")
     points, low, high = loops.lead(measured["accuracy"])
     assert f"before the textbook's by\n{points:.1f} points [{low:.1f}, {high:.1f}]" in text_of("training")
+
+
+def test_what_the_page_says_of_threads_and_memory_was_measured() -> None:
+    for benchmark in (parts, memory):
+        name = benchmark.__name__.rpartition(".")[2]
+        assert benchmark.table(json.loads((ROOT / f"benchmarks/results/{name}.json").read_text())) in text_of(
+            "training"
+        )
