@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
@@ -17,10 +19,14 @@ def net(seed: int, width: int, stride: int = 2) -> nn.Module:
     )  # fmt: skip
 
 
+def images() -> Batch:
+    pixels = torch.randn(5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    return Batch(pixels, torch.tensor([0, 1, 2, 0, 1]), None)
+
+
 @pytest.fixture
 def batch() -> Batch:
-    images = torch.randn(5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-    return Batch(images, torch.tensor([0, 1, 2, 0, 1]), None)
+    return images()
 
 
 def attention(teacher: nn.Module | None, **settings: float) -> Attention:
@@ -51,6 +57,17 @@ def test_a_student_that_looks_where_its_teacher_looks_has_nothing_to_learn_from_
     student = net(0, 4)
     expected = functional.cross_entropy(student(batch.inputs), batch.labels).item()
     assert on_logits(loss)(student, batch).item() == pytest.approx(expected, rel=1e-5)
+
+
+@given(st.floats(0.1, 10))
+def test_how_strongly_a_teacher_looks_does_not_matter(scale: float) -> None:
+    teacher, student, batch = net(0, 4), net(0, 4), images()
+    with torch.no_grad():
+        for weight in teacher[3].parameters():  # a ReLU follows: its map has this scale
+            weight.mul_(scale)
+    loss = attention(teacher, hard=0.0)
+    loss.begin(student, batch)
+    assert on_logits(loss)(student, batch).item() == pytest.approx(0, abs=1e-9)
 
 
 def test_the_teacher_is_not_trained(batch: Batch) -> None:

@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from limbeck.checkpoint import Spec
@@ -74,6 +76,30 @@ def test_magnitude_is_the_squared_norm_over_the_mean_of_its_group() -> None:
     by_hand = over_weights(network.body, lambda layer: layer.weight.detach().square())  # type: ignore[operator,union-attr]
     for root, expected in by_hand.items():
         torch.testing.assert_close(found[root], expected / expected.mean())
+
+
+@given(st.floats(0.01, 100), st.permutations(range(6)))
+def test_magnitude_asks_neither_for_the_scale_of_a_network_nor_for_the_order_of_its_channels(
+    scale: float, order: list[int]
+) -> None:
+    plain, other = network_of(), network_of()
+    with torch.no_grad():
+        for weight in other.body.parameters():
+            weight.mul_(scale)
+        other.body.conv1.weight.copy_(other.body.conv1.weight[order])
+        other.body.conv2.weight.copy_(other.body.conv2.weight[:, order])
+    expected, found = scores(plain, make("magnitude")), scores(other, make("magnitude"))
+    torch.testing.assert_close(found["conv1"], expected["conv1"][order])
+    torch.testing.assert_close(found["conv2"], expected["conv2"])
+
+
+@given(st.lists(st.floats(-3, 3), min_size=6, max_size=6))
+def test_bn_scale_asks_neither_for_signs_nor_for_the_layers_around(gammas: list[float]) -> None:
+    network = network_of(with_norms=True)
+    with torch.no_grad():
+        network.body.conv1.weight.mul_(7)
+        network.body.norm1.weight.copy_(-torch.tensor(gammas))
+    torch.testing.assert_close(scores(network, make("bn_scale"))["conv1"], torch.tensor(gammas).abs())
 
 
 def test_bn_scale_is_the_size_of_gamma() -> None:
