@@ -199,17 +199,26 @@ def _bootstrap(values_N: Scores, num_resamples: int, seed: int, level: float = 0
 
 
 def predict(model: "nn.Module", x: NDArray[np.generic], batch_size: int = 64) -> NDArray[np.float32]:
-    """A model's logits [N, K] for raw samples [N, ...], in evaluation mode, fp32, batch by batch."""
+    """A model's logits [N, K] for raw samples [N, ...], in evaluation mode, fp32, batch by batch, as many at once as torch has threads."""
     import torch
+
+    from limbeck.models.parallel import Workers, num_parts
 
     was_training = model.training
     model.eval()
     first = next(model.parameters(), None)
     device = first.device if first is not None else torch.device("cpu")
+
+    def inputs(start: int, count: int) -> torch.Tensor:
+        return torch.from_numpy(np.array(x[start : start + count])).to(device)
+
+    def answer(start: int) -> NDArray[np.float32]:
+        logits: NDArray[np.float32] = model(inputs(start, batch_size)).float().cpu().numpy()
+        return logits
+
     with torch.inference_mode():
-        logits = [
-            model(torch.from_numpy(np.array(x[start : start + batch_size])).to(device)).float().cpu().numpy()
-            for start in range(0, len(x), batch_size)
-        ]
+        together = num_parts(model, inputs(0, batch_size * torch.get_num_threads()), torch.get_num_threads())
+        run = Workers(together).map if together > 1 else map
+        logits = list(run(answer, range(0, len(x), batch_size)))
     model.train(was_training)
     return np.concatenate(logits)

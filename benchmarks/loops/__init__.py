@@ -28,7 +28,7 @@ from benchmarks.places import ROOT
 from limbeck.data.splits import read
 
 RECIPE = ROOT / "recipes/cifar10.yaml"
-NUM_TRAIN, NUM_VALIDATION, NUM_TEST, EPOCHS, VIEWS = 10_000, 2_000, 10_000, 5, 10
+NUM_TRAIN, NUM_VALIDATION, NUM_TEST, EPOCHS = 10_000, 2_000, 10_000, 5
 SEEDS = (0, 1, 2, 3, 4)
 ALL_IMAGES, ALL_EPOCHS = 45_000, 90
 STUDENT = {"use": "resnet", "width": 16, "depth": 8}
@@ -53,10 +53,10 @@ KEPT: list[Any] = []
 def spec_for(place: Path, quick: bool) -> dict[str, Any]:
     """What all arms are told."""
     params = yaml.safe_load(RECIPE.read_text(encoding="utf-8"))
-    train, epochs = (640, 2) if quick else (NUM_TRAIN, EPOCHS)
+    train, epochs, views = (640, 2, 2) if quick else (NUM_TRAIN, EPOCHS, params["label"]["num_views"])
     return {
         "place": str(place), "source": params["data"]["source"], "teacher": params["teacher"], "num_train": train,
-        "num_validation": NUM_VALIDATION, "num_test": NUM_TEST, "num_views": 2 if quick else VIEWS, "student": STUDENT,
+        "num_validation": NUM_VALIDATION, "num_test": NUM_TEST, "num_views": views, "student": STUDENT,
         "train": {**TRAIN, "epochs": epochs}, "kd": {"alpha": 0.9, "temperature": 4.0}, "seed": SEEDS[0],
     }  # fmt: skip
 

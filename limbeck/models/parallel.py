@@ -53,13 +53,13 @@ class Workers:
 
 
 def num_parts(model: nn.Module, inputs_B: Tensor, threads: int) -> int:
-    """How many parts of a batch to train side by side: `threads`, or 1 where a network is small or would learn something else.
+    """How many parts of a batch to take side by side: `threads`, or 1 where a network is small or would answer something else.
 
     That is one that draws by chance, since threads would take turns at it in any order; and one that keeps books of what it saw
     other than norms, whose statistics are averaged.
 
     Args:
-        model: on its device, with its layers as modules.
+        model: on its device, with its layers as modules, in training or evaluation mode, as it is to run.
         inputs_B: a raw batch [B, ...].
         threads: what the settings say.
 
@@ -70,7 +70,7 @@ def num_parts(model: nn.Module, inputs_B: Tensor, threads: int) -> int:
         return 1
     if count_macs(model, inputs_B[:1]) * per_part < LEAST_MACS:
         return 1
-    tried = copy.deepcopy(model).train()
+    tried = copy.deepcopy(model)
     own = {id(buffer) for module in tried.modules() if isinstance(module, _NormBase) for buffer in module.buffers()}
     others = [buffer for buffer in tried.buffers() if id(buffer) not in own]
     before = [buffer.clone() for buffer in others]

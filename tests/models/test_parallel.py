@@ -2,11 +2,13 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from limbeck.evaluation import predict
 from limbeck.models import parallel as subject
 from limbeck.models.parallel import DataParallel, Workers, num_parts
 from limbeck.objectives import Batch, cross_entropy, on_head, on_logits
@@ -148,6 +150,25 @@ def test_a_network_that_would_learn_something_else_in_parts_is_left_whole(module
     assert num_parts(whole, X, 2) == 1
     assert torch.equal(torch.get_rng_state(), before[0])
     assert all(torch.equal(value, before[1][name]) for name, value in whole.state_dict().items())
+
+
+def test_what_is_still_in_evaluation_is_parted_there() -> None:
+    assert num_parts(network(nn.Dropout(0.5)).eval(), X, 2) == 2
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_predictions_side_by_side_are_those_of_one_thread_to_the_bit(training: bool) -> None:
+    whole = network(nn.Dropout(0.5))
+    loss(whole)  # moves the norms' statistics
+    whole.train(training)
+    found = []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        found.append(predict(whole, np.concatenate([X.numpy()] * 5)[:300], batch_size=33))
+    torch.set_num_threads(2)
+    assert found[0].shape == (300, 3)
+    assert all(np.array_equal(each, found[0]) for each in found)
+    assert whole.training == training
 
 
 def test_workers_have_what_the_caller_has_and_threads_of_their_own() -> None:
