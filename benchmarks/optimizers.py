@@ -18,8 +18,8 @@ from benchmarks.arm import Told
 from benchmarks.loops import RECIPE
 from benchmarks.loops.ours import no_registry, prepare
 from benchmarks.places import ROOT
-from limbeck.evaluation import Scorer
 from limbeck.params import TeacherParams
+from limbeck.prediction import NetworkScorer
 from limbeck.teachers.making import Making
 
 NUM_TRAIN, NUM_HELD_OUT, EPOCHS, SEEDS = 10_000, 2_000, 6, (0, 1, 2)
@@ -43,7 +43,7 @@ def measure(place: Path, params: Path) -> dict[str, Any]:
     place.mkdir()
     source = recipe["data"]["source"]
     prepare({"source": source, "num_train": num_train, "num_validation": NUM_HELD_OUT, "num_test": NUM_HELD_OUT}, place)
-    score = Scorer("accuracy", place / "data")
+    score = NetworkScorer("accuracy", place / "data")
 
     seconds: dict[str, list[float]] = {name: [] for name in OPTIMIZERS}
 

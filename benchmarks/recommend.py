@@ -18,9 +18,10 @@ from benchmarks.places import ROOT
 from limbeck import params as params_file
 from limbeck.data.splits import read, read_meta
 from limbeck.edge import measure as edge
-from limbeck.evaluation import estimate, paired_difference, predict, scorer
+from limbeck.evaluation import estimate, paired_difference, scorer
 from limbeck.export import run, to_onnx
 from limbeck.models import load
+from limbeck.prediction import predict
 
 WORKSPACE = ROOT / "work/recommend"
 LIMITS: dict[str, float] = {}

@@ -24,11 +24,11 @@ from limbeck.checkpoint import Spec
 from limbeck.components import Component
 from limbeck.data import splits
 from limbeck.data.sources import open_source
-from limbeck.evaluation import Scorer
 from limbeck.labels import read_views, write
 from limbeck.models.compiled import compiled
 from limbeck.objectives import Objective, objective_of
 from limbeck.params import DistillParams, LabelParams, PruneParams, SplitParams, TrainParams
+from limbeck.prediction import NetworkScorer
 from limbeck.pruning import prune_
 from limbeck.training import TrainingData, fit
 
@@ -156,7 +156,7 @@ def main() -> None:
     told: Any = arm.Told(scratch)
     if spec["bare"]:
         told = Bare(scratch, model, objective_of(DISTILL), training, compile == "always")
-    quality = Scorer("accuracy", place / "data").quality
+    quality = NetworkScorer("accuracy", place / "data").quality
     fit(model, objective_of(DISTILL), training, params, quality=quality, seed=0, report=told, arm="benchmark")
     bare = {"loop_s": told.loop_s(), "bare_s": told.bare_s} if spec["bare"] else {}
     arm.done(anonymous_mb=watched.peak_mb, **bare)

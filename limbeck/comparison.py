@@ -24,10 +24,11 @@ from limbeck.atomic import replace, sha256, write_json
 from limbeck.components import Component, nearest
 from limbeck.distillation import train_student
 from limbeck.errors import ParamsError
-from limbeck.evaluation import Estimate, Scorer, Scores, paired_difference
+from limbeck.evaluation import Estimate, Scores, paired_difference
 from limbeck.labels import LOGITS
 from limbeck.objectives import features_for, loss_of
 from limbeck.params import DistillParams, Params, TargetParams, Unused
+from limbeck.prediction import NetworkScorer
 
 CONTROL = "control"
 SOURCES = (
@@ -38,6 +39,7 @@ SOURCES = (
     "kinds.py",
     "labels.py",
     "optimizers.py",
+    "prediction.py",
     "top_logits.py",
     "training.py",
     "data",
@@ -239,7 +241,7 @@ class Comparison:
             data=root / "data", labels=root / "labels", teacher=root / "models/teacher",
             metric=params.metric, seed=seed, report=told, arm="student",
         )  # fmt: skip
-        scores = Scorer(params.metric, root / "data").of_model(network, "test")
+        scores = NetworkScorer(params.metric, root / "data").of_model(network, "test")
         with replace(place / "scores.npy") as partial, partial.open("wb") as stream:
             np.save(stream, scores)
         result = {"key": key, "validation": fitted.best, "test": float(scores.mean()), "epoch": fitted.best_epoch}

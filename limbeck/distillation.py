@@ -13,7 +13,6 @@ from limbeck.checkpoint import Spec
 from limbeck.components import Component
 from limbeck.data.splits import Meta, read_meta
 from limbeck.errors import CheckpointError
-from limbeck.evaluation import Scorer
 from limbeck.kinds import kind_of
 from limbeck.labels import read_views
 from limbeck.models import Network
@@ -23,6 +22,7 @@ from limbeck.models.growing import is_more, keep_rows_, with_classes
 from limbeck.models.text import Inheriting
 from limbeck.objectives import objective_of
 from limbeck.params import DistillParams, StudentParams, Tune, Unused, WarmStart
+from limbeck.prediction import NetworkScorer
 from limbeck.training import Fitted, Progress, TrainingData, fit
 
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
@@ -203,7 +203,7 @@ def train_student(
         tune_(network, student.warm.tune)
     elif isinstance(network.body, Inheriting) and network.body.inherits and not isinstance(distill, Unused):
         network.body.inherit_(models.load(teacher)[1].body)  # its twin without a teacher starts by chance
-    quality = Scorer(metric, data).quality
+    quality = NetworkScorer(metric, data).quality
     fitted = fit(network, objective, training, student.train, quality=quality, seed=seed, report=report, arm=arm)
     network.requires_grad_(True)
     return network, fitted

@@ -1,6 +1,6 @@
 """Quality and its uncertainty. A metric gives one score per sample, or per episode that it plays; their mean is the figure.
 
-Scores one by one make every difference a paired one, over the same samples or the same episodes. No torch at import: the
+Scores one by one make every difference a paired one, over the same samples or the same episodes. No torch here: the
 stages that only measure files do without. Legend: N samples, E episodes, K classes.
 """
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from statistics import NormalDist
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict
+from typing import Any, Literal, TypeAlias, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +16,6 @@ from numpy.typing import NDArray
 from limbeck.data.prepared import SplitName, read, read_meta
 from limbeck.data.worlds import Answers, World, play
 from limbeck.errors import ParamsError
-
-if TYPE_CHECKING:
-    from torch import nn
 
 Scores: TypeAlias = NDArray[np.float64]
 
@@ -140,14 +137,6 @@ class Scorer:
         x, y = self._splits[split]
         return self._metric(answers(x) if logits_NK is None else logits_NK, y)
 
-    def of_model(self, model: "nn.Module", split: SplitName = "validation") -> Scores:
-        """The scores of a network."""
-        return self(lambda x: predict(model, x), split)
-
-    def quality(self, model: "nn.Module", split: SplitName = "validation") -> float:
-        """The mean of a network's scores."""
-        return float(self.of_model(model, split).mean())
-
 
 def estimate(scores_N: Scores, num_resamples: int, seed: int) -> Estimate:
     """Mean of per-sample scores with its 95 % interval.
@@ -196,29 +185,3 @@ def _bootstrap(values_N: Scores, num_resamples: int, seed: int, level: float = 0
         means[index] = values_N[generator.integers(0, len(values_N), len(values_N))].mean()
     low, high = np.quantile(means, ((1 - level) / 2, (1 + level) / 2))
     return {"value": float(values_N.mean()), "low": float(low), "high": float(high)}
-
-
-def predict(model: "nn.Module", x: NDArray[np.generic], batch_size: int = 64) -> NDArray[np.float32]:
-    """A model's logits [N, K] for raw samples [N, ...], in evaluation mode, fp32, batch by batch, as many at once as torch has threads."""
-    import torch
-
-    from limbeck.models.parallel import Workers, num_parts
-
-    was_training = model.training
-    model.eval()
-    first = next(model.parameters(), None)
-    device = first.device if first is not None else torch.device("cpu")
-
-    def inputs(start: int, count: int) -> torch.Tensor:
-        return torch.from_numpy(np.array(x[start : start + count])).to(device)
-
-    def answer(start: int) -> NDArray[np.float32]:
-        logits: NDArray[np.float32] = model(inputs(start, batch_size)).float().cpu().numpy()
-        return logits
-
-    with torch.inference_mode():
-        together = num_parts(model, inputs(0, batch_size * torch.get_num_threads()), torch.get_num_threads())
-        run = Workers(together).map if together > 1 else map
-        logits = list(run(answer, range(0, len(x), batch_size)))
-    model.train(was_training)
-    return np.concatenate(logits)

@@ -15,9 +15,9 @@ from torch import nn
 from limbeck.atomic import replace
 from limbeck.checkpoint import Spec
 from limbeck.errors import ExportError
-from limbeck.evaluation import predict
 from limbeck.graphs import finish, simplify_
 from limbeck.models import Network, torch_dtype
+from limbeck.prediction import predict
 from limbeck.quiet import quiet
 
 

@@ -24,13 +24,13 @@ from limbeck.components import Component, bind
 from limbeck.data.augment import AUGMENTS, Views
 from limbeck.data.splits import read, read_meta
 from limbeck.errors import DataError
-from limbeck.evaluation import predict
 from limbeck.models.compiled import compiled, pays
 from limbeck.models.features import tapped
 from limbeck.models.memory import keep_freed
 from limbeck.models.parallel import Workers
 from limbeck.models.precision import uses_bf16
 from limbeck.params import LabelParams
+from limbeck.prediction import predict
 from limbeck.top_logits import CLASSES, LARGEST, REST, Kept, TopLogits, share_of_rest
 
 LOGITS, FEATURES = "logits.npy", "features.npy"

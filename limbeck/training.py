@@ -244,7 +244,7 @@ def fit(
         objective: the loss of a batch, a scalar. Networks that its loss owns are trained and kept with the model.
         data: views, labels and soft labels.
         params: settings; `threads` is part of the result's bits.
-        quality: a network's figure on validation, such as `limbeck.evaluation.Scorer.quality`.
+        quality: a network's figure on validation, such as `limbeck.prediction.NetworkScorer.quality`.
         seed: decides batch order.
         report: told of progress and epochs; its scratch folder holds the state of a killed run.
         arm: names this training within its stage (its state file and its curve).

@@ -11,9 +11,10 @@ from limbeck.atomic import write_json
 from limbeck.checkpoint import Spec
 from limbeck.data.splits import read
 from limbeck.distillation import begun, of_teacher, train_student
-from limbeck.evaluation import Scorer, paired_difference
+from limbeck.evaluation import paired_difference
 from limbeck.labels import read_labels_meta
 from limbeck.params import At, DistillParams, Out, StudentParams, Unused
+from limbeck.prediction import NetworkScorer
 from limbeck.recording import Report
 from limbeck.training import Fitted
 
@@ -40,7 +41,7 @@ def run(
 
     The gain of distillation is the paired difference of both on the test split, which decides nothing here.
     """
-    score = Scorer(metric, data)
+    score = NetworkScorer(metric, data)
     if student.is_teacher:
         return _pass_through(student, data, teacher, out, control, score, report)
     spec, start = begun(student, data, seed)
@@ -100,7 +101,7 @@ def run(
 
 
 def _pass_through(
-    student: StudentParams, data: Path, teacher: Path, out: Path, control: Path, score: Scorer, report: Report
+    student: StudentParams, data: Path, teacher: Path, out: Path, control: Path, score: NetworkScorer, report: Report
 ) -> dict[str, Any]:
     """The teacher or its member as it is: what follows makes it smaller, taught by the teacher's soft labels."""
     report.log(

@@ -5,8 +5,8 @@ from typing import Any
 
 from limbeck import checkpoint, labels, models
 from limbeck.data.splits import read, read_meta
-from limbeck.evaluation import Scorer
 from limbeck.params import LabelParams, Out
+from limbeck.prediction import NetworkScorer
 from limbeck.recording import Report
 
 
@@ -17,7 +17,7 @@ def run(
     _, network = models.load(teacher)
     quality = checkpoint.noted_quality(teacher, metric=metric, data_digest=read_meta(data).digest)
     if quality is None:
-        quality = Scorer(metric, data).quality(network)
+        quality = NetworkScorer(metric, data).quality(network)
     labels.write(
         out, data, network, label,
         seed=seed, teacher_digest=checkpoint.digest_of(teacher), teacher_quality=quality, progress=report.progress,

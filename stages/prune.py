@@ -11,11 +11,11 @@ from torch import Tensor
 from limbeck import models
 from limbeck.components import Component
 from limbeck.data.splits import read
-from limbeck.evaluation import Scorer
 from limbeck.export import check_parity, to_onnx
 from limbeck.labels import read_views
 from limbeck.objectives import learned_of, objective_of
 from limbeck.params import At, BenchmarkParams, DistillParams, Out, PruneParams, TrainParams, Unused
+from limbeck.prediction import NetworkScorer
 from limbeck.pruning import cut_spec, prune_
 from limbeck.recording import Report
 from limbeck.stopwatch import Stopwatch
@@ -45,7 +45,7 @@ def run(
     How the device measures is asked for `prune.latency` alone.
     """
     spec, network = models.load(student)
-    score = Scorer(metric, data)
+    score = NetworkScorer(metric, data)
     x, _ = read(data, "validation")
     sample = torch.from_numpy(x[:1].copy())
     before = {"parameters": models.num_params(network), "macs": models.count_macs(network, sample)}

@@ -9,10 +9,10 @@ from torch import nn
 
 from limbeck import models, quantization
 from limbeck.data.splits import read
-from limbeck.evaluation import Scorer
 from limbeck.labels import read_labels_meta, read_views
 from limbeck.objectives import objective_of
 from limbeck.params import At, DistillParams, Instructions, Out, QuantizeParams, TrainParams, Unused
+from limbeck.prediction import NetworkScorer
 from limbeck.quantization.arithmetic import arithmetic_of
 from limbeck.quantization.ladder import Ladder, best_of
 from limbeck.recording import Report
@@ -37,7 +37,7 @@ def run(
 ) -> dict[str, Any]:
     """Climb the ladder until validation keeps what the contract asks for; store the best rung."""
     spec, network = models.load(pruned)
-    quality_of = Scorer(metric, data).quality
+    quality_of = NetworkScorer(metric, data).quality
     float_quality = quality_of(network)
     report.curve({"epoch": 0, "arm": "float", "validation": float_quality})
     if isinstance(quantize, Unused):

@@ -17,9 +17,9 @@ from limbeck import checkpoint, export, models, quantization
 from limbeck.checkpoint import Spec
 from limbeck.components import Component
 from limbeck.errors import CheckpointError, ExportError, ParamsError
-from limbeck.evaluation import predict
 from limbeck.models import Network
 from limbeck.params import Params, PruneParams
+from limbeck.prediction import predict
 from limbeck.pruning import cut_spec, prune_
 from tests.conftest import ROOT
 

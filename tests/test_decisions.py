@@ -18,8 +18,9 @@ from limbeck.edge.agent import Agent
 from limbeck.edge.fetch import Folder
 from limbeck.edge.measure import answering
 from limbeck.errors import ParamsError
-from limbeck.evaluation import Scorer, is_played, predict
+from limbeck.evaluation import is_played
 from limbeck.params import SplitParams
+from limbeck.prediction import NetworkScorer, predict
 from limbeck.refresh import gate
 from tests import worlds
 from tests.conftest import Remembering
@@ -73,7 +74,7 @@ def test_a_metric_plays_or_scores() -> None:
 
 
 def test_a_network_and_its_file_play_the_same_episodes(line: Path, walker: models.Network, file: Path) -> None:
-    score = Scorer(METRIC, line)
+    score = NetworkScorer(METRIC, line)
     for split, num in (("validation", 4), ("test", 6)):
         with answering(file, threads=1, batch_size=4) as answers:
             assert np.array_equal(score(answers, split), score.of_model(walker, split))  # type: ignore[arg-type]
@@ -83,12 +84,15 @@ def test_a_network_and_its_file_play_the_same_episodes(line: Path, walker: model
 
 def test_accuracy_on_the_same_data_is_agreement_with_the_expert(line: Path, walker: models.Network) -> None:
     x, y = splits.read(line, "test")
-    assert Scorer("accuracy", line).of_model(walker, "test").tolist() == (predict(walker, x).argmax(1) == y).tolist()
+    assert (
+        NetworkScorer("accuracy", line).of_model(walker, "test").tolist()
+        == (predict(walker, x).argmax(1) == y).tolist()
+    )
 
 
 def test_a_metric_that_plays_needs_a_world(data: Path) -> None:
     with pytest.raises(ParamsError, match="come from no world .source 'digits'.*use: episodes.* or metric: accuracy"):
-        Scorer(METRIC, data)
+        NetworkScorer(METRIC, data)
 
 
 def test_the_expert_that_prepare_left_is_the_teacher(line: Path, tmp_path: Path, report: Remembering) -> None:
@@ -99,7 +103,7 @@ def test_the_expert_that_prepare_left_is_the_teacher(line: Path, tmp_path: Path,
         use="checkpoint", folder=line / "expert", sha256=None, trust=(), adapt=Unused(use="none")
     )
     figures = run(data=line, out=tmp_path / "t", teacher=section, metric=METRIC, seed=0, report=report)  # type: ignore[arg-type]
-    assert figures["test"] == Scorer(METRIC, line).quality(models.load(line / "expert")[1], "test")
+    assert figures["test"] == NetworkScorer(METRIC, line).quality(models.load(line / "expert")[1], "test")
     assert not report.warnings, "what prepare made is watched"
 
 

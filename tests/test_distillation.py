@@ -21,9 +21,10 @@ from limbeck.data.sources.source import Source, in_memory
 from limbeck.data.splits import read, read_meta
 from limbeck.distillation import NORMS, begun, on_one_scale, spec_of, tune_
 from limbeck.errors import CheckpointError, ParamsError
-from limbeck.evaluation import accuracy, predict
+from limbeck.evaluation import accuracy
 from limbeck.models.growing import is_more
 from limbeck.params import DistillParams, Params, PruneParams, StudentParams, Tune, Unused, WarmStart
+from limbeck.prediction import predict
 from limbeck.pruning import cut_spec, prune_
 from limbeck.teachers.outside import from_checkpoint
 from stages import distill

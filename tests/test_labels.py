@@ -9,9 +9,9 @@ from limbeck.checkpoint import Spec
 from limbeck.components import Component
 from limbeck.data.splits import read_meta
 from limbeck.errors import DataError
-from limbeck.evaluation import Scorer
 from limbeck.models import Network
 from limbeck.params import LabelParams, Params
+from limbeck.prediction import NetworkScorer
 from limbeck.training import TrainingData
 from stages import label
 from tests.conftest import Remembering
@@ -149,4 +149,4 @@ def test_what_a_teacher_is_worth_is_measured_once(
         return float(told["teacher_validation"])
 
     assert said(meta.digest) == 0.625
-    assert said("of other data") == Scorer("accuracy", data).quality(teacher)
+    assert said("of other data") == NetworkScorer("accuracy", data).quality(teacher)

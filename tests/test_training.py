@@ -17,12 +17,12 @@ from limbeck.data.augment import Views, affine
 from limbeck.data.augment.mixing import mixup
 from limbeck.data.splits import read, read_meta
 from limbeck.errors import TrainingDiverged
-from limbeck.evaluation import Scorer
 from limbeck.models import parallel
 from limbeck.models.averaged import Averaged
 from limbeck.models.parallel import num_parts
 from limbeck.objectives import Batch, cross_entropy, learned_of, objective_of, on_logits
 from limbeck.params import DistillParams, TrainParams
+from limbeck.prediction import NetworkScorer
 from limbeck.training import Fitted, TrainingData, fit, learning_rate
 from tests.conftest import Remembering
 
@@ -40,7 +40,7 @@ class Judged(TrainingData):
 def training(data: Path) -> Judged:
     x, y = read(data, "train")
     views = Views(x, affine(degrees=10, scale=0.1, shift=1.0), seed=0)
-    return Judged(views, np.asarray(y), None, quality=Scorer("accuracy", data).quality)
+    return Judged(views, np.asarray(y), None, quality=NetworkScorer("accuracy", data).quality)
 
 
 def network(data: Path, small: Component, seed: int = 0) -> models.Network:

@@ -20,12 +20,12 @@ from limbeck.components import Component
 from limbeck.data.splits import Meta
 from limbeck.distillation import stored
 from limbeck.errors import ComponentError
-from limbeck.evaluation import predict
 from limbeck.models import MODELS, Network
 from limbeck.models.lean_resnet import LeanResNet, lean_resnet
 from limbeck.models.mobilenet import InvertedResidual
 from limbeck.models.skipping import residual
 from limbeck.params import Params, PruneParams, WarmStart
+from limbeck.prediction import predict
 from limbeck.pruning import cut_spec, prune_
 
 SOUNDS = st.sampled_from([(400, 1), (333, 1)])

@@ -14,8 +14,8 @@ from limbeck.components import Component
 from limbeck.data import splits
 from limbeck.data.sources import open_source
 from limbeck.distillation import train_student
-from limbeck.evaluation import Scorer
 from limbeck.params import DistillParams, LabelParams, RegistryTeacher, SplitParams, StudentParams, TeacherParams
+from limbeck.prediction import NetworkScorer
 from limbeck.teachers.making import Making
 
 
@@ -73,7 +73,7 @@ def main() -> None:
     first, *_ = told.steps
     done(
         epoch_s=list(np.diff([first, *told.epochs])), before_s=first - labelled, label_s=label_s,
-        accuracy=Scorer("accuracy", place / "data").quality(student, "test"),
+        accuracy=NetworkScorer("accuracy", place / "data").quality(student, "test"),
     )  # fmt: skip
 
 

@@ -235,8 +235,8 @@ def signals_of(
 
 def _forward(network: "nn.Module", batch: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
     """Logits [B, K] and features [B, D] of one batch."""
-    from limbeck.evaluation import predict
     from limbeck.models.features import tapped
+    from limbeck.prediction import predict
 
     with tapped(network) as tap:
         logits_BK = predict(network, batch, len(batch))

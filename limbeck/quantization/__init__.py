@@ -112,7 +112,10 @@ def convert(prepared: nn.Module) -> nn.Module:
         from torchao.quantization.pt2e import allow_exported_model_train_eval
         from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
 
+        from limbeck.quantization.biases import round_biases_
+
         prepared = copy.deepcopy(prepared)
+        round_biases_(prepared)
         prepared.eval()  # not chained: a graph's own eval() returns None
         converted = allow_exported_model_train_eval(convert_pt2e(prepared))
         converted.eval()

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 from torchao.quantization.pt2e.observer import ObserverBase
 
-from limbeck.evaluation import predict
+from limbeck.prediction import predict
+from limbeck.quantization.biases import round_biases_
 from limbeck.quiet import quiet
 
 
@@ -47,6 +48,7 @@ def simulate(prepared: nn.Module) -> GraphModule:
     with quiet():
         graph = copy.deepcopy(prepared)
     assert isinstance(graph, GraphModule)
+    round_biases_(graph)
     for name, module in list(graph._modules.items()):  # named_children() leaves out what has two names
         if isinstance(module, ObserverBase):
             setattr(graph, name, Rounded(module))

@@ -22,10 +22,11 @@ from limbeck.drift import DriftRules, Report, Signals, picture, signals_of
 from limbeck.drift.signals import joined
 from limbeck.drift.two_samples import subsample
 from limbeck.edge.usage import softmax
-from limbeck.evaluation import Scores, predict
+from limbeck.evaluation import Scores
 from limbeck.models.renormed import renormed
 from limbeck.params import ContractParams
 from limbeck.pictures import png
+from limbeck.prediction import predict
 from limbeck.refresh.gate import answered, staleness
 from limbeck.refresh.rules import Rules
 from limbeck.refresh.rungs import Champion, Feedback, room_of, unpruned_fits

@@ -17,7 +17,6 @@ from limbeck.components import NONE, Component, bind
 from limbeck.data.augment import AUGMENTS, Views
 from limbeck.data.splits import SplitName, read, read_meta
 from limbeck.errors import CheckpointError
-from limbeck.evaluation import Scorer, predict
 from limbeck.models import MODELS, Network
 from limbeck.models.ensemble import spec_of
 from limbeck.models.features import tapped
@@ -33,6 +32,7 @@ from limbeck.params import (
     Unused,
     WeightsTeacher,
 )
+from limbeck.prediction import NetworkScorer, predict
 from limbeck.teachers import weights
 from limbeck.teachers.encoders import WEIGHTS, from_encoder
 from limbeck.teachers.outside import Brought, find_head, from_checkpoint, from_weights
@@ -62,7 +62,7 @@ class Making:
 
     def __init__(self, data: Path, metric: str, seed: int, report: Telling, fetch: Fetch) -> None:
         self.data, self.metric, self.seed, self.report, self.fetch = data, metric, seed, report, fetch
-        self.meta, self.score = read_meta(data), Scorer(metric, data)
+        self.meta, self.score = read_meta(data), NetworkScorer(metric, data)
 
     def make(self, teacher: TrainTeacher | Outside | EnsembleTeacher, arm: str = "teacher") -> Made:
         """The teacher that a section describes; `arm` names its training."""

@@ -36,7 +36,7 @@ class Teacher:
 
         """
         from limbeck import checkpoint, models
-        from limbeck.evaluation import predict
+        from limbeck.prediction import predict
 
         _, network = models.load(folder)
         return cls(partial(predict, network), checkpoint.digest_of(folder))

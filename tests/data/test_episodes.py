@@ -109,7 +109,7 @@ def test_a_policy_learns_by_reinforcement_and_is_left_as_a_checkpoint(tmp_path: 
     assert metas[0].digest == metas[1].digest, "to the bit"
     assert "expert/weights.safetensors" in metas[0].sha256
     _, network = models.load(tmp_path / "one" / "expert")
-    from limbeck.evaluation import predict
+    from limbeck.prediction import predict
 
     assert play(metas[0].world, "test", lambda x: predict(network, x)).mean() > 0.9  # type: ignore[arg-type]
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from limbeck import export, models
 from limbeck.checkpoint import Spec
 from limbeck.components import Component
-from limbeck.evaluation import predict
 from limbeck.models.ensemble import Ensemble, spec_of
+from limbeck.prediction import predict
 
 RAW = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), dtype=np.uint8)
 

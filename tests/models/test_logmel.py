@@ -17,8 +17,8 @@ from limbeck import export, models, quantization
 from limbeck.checkpoint import Spec
 from limbeck.components import Component
 from limbeck.errors import ComponentError
-from limbeck.evaluation import predict
 from limbeck.models.logmel import LogMel, logmel
+from limbeck.prediction import predict
 
 RATE = 8000
 FRAME, HOP, MELS = 256, 128, 40

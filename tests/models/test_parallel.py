@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from limbeck.evaluation import predict
 from limbeck.models import parallel as subject
 from limbeck.models.parallel import DataParallel, Workers, num_parts
 from limbeck.objectives import Batch, cross_entropy, on_head, on_logits
+from limbeck.prediction import predict
 
 X, Y = torch.randn(64, 3, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(64) % 3
 

@@ -18,9 +18,9 @@ from limbeck.checkpoint import SPEC as SPEC_FILE
 from limbeck.checkpoint import Spec
 from limbeck.components import Component
 from limbeck.errors import ParamsError
-from limbeck.evaluation import predict
 from limbeck.models.skipping import residual, skip_, skipped
 from limbeck.params import Params, PruneParams
+from limbeck.prediction import predict
 from limbeck.pruning import JUDGES, cut_spec, prune_
 from limbeck.pruning.blocks import Blocks, Count, Judge
 from limbeck.pruning.cutting import SLACK

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from limbeck import models
 from limbeck.components import Component
-from limbeck.evaluation import predict
 from limbeck.params import Params, PruneParams
+from limbeck.prediction import predict
 from limbeck.pruning import cut_spec, prune_
 from limbeck.pruning.cutting import Group, widths
 from tests.pruning.test_importances import prune_params

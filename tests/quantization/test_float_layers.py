@@ -12,7 +12,7 @@ from torch import nn
 from limbeck import export, models, quantization
 from limbeck.checkpoint import Spec
 from limbeck.components import Component
-from limbeck.evaluation import predict
+from limbeck.prediction import predict
 from limbeck.quantization.sensitivity import layers_of, left_float, most_sensitive, simulate
 from tests.test_zoo import NUM_CODES, history_of, samples, seasoned, spec_of
 

@@ -14,8 +14,8 @@ from limbeck import quantization
 from limbeck.checkpoint import Spec
 from limbeck.components import Component, bind, check
 from limbeck.errors import ComponentError
-from limbeck.evaluation import predict
 from limbeck.models import Network
+from limbeck.prediction import predict
 from limbeck.quantization.observers import OBSERVERS
 
 EVERY = [Component.model_validate(o) for o in ({"use": "min_max"}, {"use": "histogram"}, {"use": "mse"})]

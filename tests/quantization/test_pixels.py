@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from limbeck import export, models, quantization
 from limbeck.checkpoint import Spec
 from limbeck.components import Component
-from limbeck.evaluation import predict
+from limbeck.prediction import predict
 
 NORMALIZING = {"Cast", "Sub", "Mul"}
 MATRICES = {"use": "mlp", "width": 8, "depth": 1}

@@ -11,8 +11,8 @@ from torch import nn
 from limbeck import export, quantization
 from limbeck.checkpoint import Spec
 from limbeck.components import Component
-from limbeck.evaluation import predict
 from limbeck.models import Network
+from limbeck.prediction import predict
 from limbeck.quantization.sensitivity import layers_of, left_float, most_sensitive, simulate
 from tests.quantization.conftest import LAYERS
 

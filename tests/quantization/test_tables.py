@@ -16,7 +16,7 @@ from limbeck import export, quantization
 from limbeck.checkpoint import Quantization, Spec
 from limbeck.components import Component
 from limbeck.errors import ParamsError
-from limbeck.evaluation import predict
+from limbeck.prediction import predict
 from limbeck.quantization.sensitivity import Rounded
 from limbeck.quantization.tables import Bits, rows_in
 from tests.quantization.test_float_layers import SPECS

@@ -16,7 +16,7 @@ from limbeck import export, models, quantization
 from limbeck.checkpoint import Quantization, Spec
 from limbeck.components import Component
 from limbeck.errors import ParamsError
-from limbeck.evaluation import predict
+from limbeck.prediction import predict
 from limbeck.quantization.tables import Bits
 from tests.test_compression import samples, seasoned, spec_of
 from tests.test_zoo import operators_run

@@ -19,8 +19,8 @@ from limbeck.data.sources.windows import windows
 from limbeck.data.splits import read, read_meta
 from limbeck.data.window import UNLABELLED, About, Counts, seal, write_about
 from limbeck.edge.usage import softmax
-from limbeck.evaluation import predict
 from limbeck.params import ContractParams, SplitParams
+from limbeck.prediction import predict
 from limbeck.refresh import looking
 from limbeck.refresh import rules as rules_file
 from limbeck.refresh.looking import Look

@@ -16,9 +16,9 @@ from limbeck.components import Component
 from limbeck.data import splits
 from limbeck.data.sources import open_source
 from limbeck.errors import CheckpointError, ComponentError, DataError
-from limbeck.evaluation import predict
 from limbeck.models.text import inherit_table_
 from limbeck.params import EncoderTeacher, SplitParams
+from limbeck.prediction import predict
 from limbeck.teachers.encoders import from_encoder
 from limbeck.teachers.making import Making
 from tests.conftest import Remembering

@@ -15,8 +15,8 @@ from limbeck.data import splits
 from limbeck.data.sources.digits import digits
 from limbeck.data.sources.source import Source, in_memory
 from limbeck.errors import CheckpointError, ComponentError
-from limbeck.evaluation import predict
 from limbeck.params import Params
+from limbeck.prediction import predict
 from stages.teacher import run
 from tests.conftest import Remembering
 

@@ -12,8 +12,8 @@ import yaml
 from numpy.typing import NDArray
 
 from limbeck.data.splits import Meta
-from limbeck.evaluation import predict
 from limbeck.params import WeightsTeacher
+from limbeck.prediction import predict
 from limbeck.teachers.outside import from_weights
 from limbeck.teachers.weights import locate
 from tests.pipeline.docs.test_teachers import BLOCKS
