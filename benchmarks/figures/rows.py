@@ -1,6 +1,6 @@
 """`python -m benchmarks.figures.rows cifar10`: what a recipe's targets reached, over all seeds that were run, as a table.
 
-Means over seeds; what distillation gained is that of the float network, over its twin without a teacher, on the same test
+Means over seeds, but for times; what distillation gained is that of the float network, over its twin without a teacher, on the same test
 samples, with an interval for other seeds and samples (`limbeck.comparison.gain_over`).
 """
 
@@ -18,7 +18,12 @@ from limbeck.comparison import gain_over, verdict_of
 from limbeck.evaluation import Scores
 from limbeck.selection import FP32, INT8
 
-HEAD = "| target | seeds | MACs | fp32 % | int8 % | int8 bytes | int8, p50 µs | faster than fp32 | distillation gains, points |"
+HEAD = (
+    "| target | seeds | MACs | fp32 % | int8 % | int8 bytes | int8, p50 µs | published file | faster than fp32 "
+    "| distillation gains, points |"
+)
+"""Times by seed, each beside the published file's in the same run: machines differ."""
+PUBLISHED = "MLPerf Tiny, LiteRT"
 
 
 def results(folder: Path, *recipes: str) -> dict[tuple[str, str], dict[bool, dict[int, Any]]]:
@@ -71,13 +76,18 @@ def table(folder: Path, *recipes: str) -> str:
         if not ours:
             continue
 
-        fp32, int8 = ([result["by_turns"][variant] for result in ours.values()] for variant in (FP32, INT8))
+        by_turns = [result["by_turns"] for _, result in sorted(ours.items())]
+        fp32, int8 = ([files[variant] for files in by_turns] for variant in (FP32, INT8))
         macs = mean(result["macs"][FP32] for result in ours.values())
         _, faster = int8_beside_fp32(ours)
+        times = [
+            ", ".join(f"{files[name]['p50_us']:,.0f}" if name in files else "-" for files in by_turns)
+            for name in (INT8, PUBLISHED)
+        ]
         cells = [
             f"`{target}` of `{recipe}`", ", ".join(map(str, sorted(ours))), f"{macs / 1e6:.1f}M",
             *(f"{100 * mean(file['accuracy'] for file in files):.2f}" for files in (fp32, int8)),
-            *(f"{mean(file[key] for file in int8):,.0f}" for key in ("bytes", "p50_us")), f"{faster:.2f}x",
+            f"{mean(file['bytes'] for file in int8):,.0f}", *times, f"{faster:.2f}x",
             gain(ours, arms[True]),
         ]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.figures.rows import HEAD, in_the_mean, results, scores, table
+from benchmarks.figures.rows import HEAD, PUBLISHED, in_the_mean, results, scores, table
 from limbeck.selection import FP32, INT8
 
 NUM = 1003
@@ -24,6 +24,8 @@ def written(folder: Path, target: str, seed: int, num_right: int, *, control: bo
         "recipe": "some", "target": target, "seed": seed, "control": control, "macs": {FP32: 2e6},
         "by_turns": {FP32: {**file, "p50_us": 100.0}, INT8: file},
     }  # fmt: skip
+    if target == "phone" and seed < 2:
+        result["by_turns"][PUBLISHED] = {"bytes": 900, "accuracy": 0.5, "p50_us": 60.0 + seed}
     name = f"some-{target}-{seed}{'-control' if control else ''}.json"
     (folder / name).write_text(json.dumps(result), encoding="utf-8")
 
@@ -46,7 +48,7 @@ def test_a_row_is_the_mean_over_seeds_and_its_gain_that_over_the_controls(tmp_pa
         written(tmp_path, "phone", seed, 700 + seed)
         written(tmp_path, "phone", seed, 600 + seed, control=True)
     (row,) = rows(tmp_path, "some")
-    assert row.startswith("| `phone` of `some` | 0, 1, 2 | 2.0M | 69.89 | 69.89 | 1,001 | 50 | 2.00x | 9.97 [")
+    assert row.startswith("| `phone` of `some` | 0, 1, 2 | 2.0M | 69.89 | 69.89 | 1,001 | 50, 50, 50 | 60, 61, - | 2.00x | 9.97 [")
     assert "none" not in row
 
 
