@@ -48,7 +48,9 @@ def test_a_row_is_the_mean_over_seeds_and_its_gain_that_over_the_controls(tmp_pa
         written(tmp_path, "phone", seed, 700 + seed)
         written(tmp_path, "phone", seed, 600 + seed, control=True)
     (row,) = rows(tmp_path, "some")
-    assert row.startswith("| `phone` of `some` | 0, 1, 2 | 2.0M | 69.89 | 69.89 | 1,001 | 50, 50, 50 | 60, 61, - | 2.00x | 9.97 [")
+    assert row.startswith(
+        "| `phone` of `some` | 0, 1, 2 | 2.0M | 69.89 | 69.89 | 1,001 | 50, 50, 50 | 60, 61, - | 2.00x | 9.97 ["
+    )
     assert "none" not in row
 
 
