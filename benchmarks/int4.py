@@ -147,10 +147,9 @@ def student(place: Path, recipe: str) -> tuple[dict[str, Path], Callable[[Path],
         how = quantization.describe(
             "static", arithmetic_of("auto", target.instructions), target.quantize.observers[0], table_bits=bits
         )
-        prepared = quantization.prepare(network, how, spec.shape, models.torch_dtype(spec.dtype))
-        quantization.calibrate_(prepared, read(data, "calibration")[0], target.quantize.batch_size)
+        exported = quantization.calibrated(network, spec, how, read(data, "calibration")[0], target.quantize.batch_size)
         files[name] = place / f"{recipe} {bits}.onnx"
-        to_onnx(files[name], quantization.convert(prepared), spec, OPSET, {})
+        to_onnx(files[name], exported, spec, OPSET, {})
     x, y = (np.asarray(part) for part in read(data, "test"))
     judge = scorer(params.metric)
     return files, lambda path: judge(run(path, x), y)

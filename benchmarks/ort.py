@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from limbeck import models, quantization
 from limbeck import params as params_file
@@ -40,12 +39,11 @@ def files_of(place: Path, name: str, keywords: dict[str, Any]) -> dict[str, dict
     )  # fmt: skip
     samples = np.random.default_rng(0).integers(0, 256, (64, *spec.shape), dtype=np.uint8)
     torch.manual_seed(0)
-    network: nn.Module = models.build(spec).eval()
+    network = models.build(spec).eval()
     how = quantization.describe("static", arithmetic_of("auto", "any"), Component(use="min_max"))
-    prepared = quantization.prepare(network, how, spec.shape, torch.uint8)
-    quantization.calibrate_(prepared, samples, 32)
+    variants = {"fp32": network, "int8": quantization.calibrated(network, spec, how, samples, 32)}
     found: dict[str, dict[str, Path]] = {}
-    for kind, exported in {"fp32": network, "int8": quantization.convert(prepared)}.items():
+    for kind, exported in variants.items():
         folder = place / f"{name}-{kind}"
         folder.mkdir()
         to_onnx(folder / "model.onnx", exported, spec, OPSET, {})

@@ -114,9 +114,7 @@ def files_of(place: Path, stem: str, variants: dict[str, tuple[Network, Spec]]) 
             files[name] = place / f"{stem} {name.replace(':', ' of ')} {kind}.onnx"
             exported: nn.Module = network
             if kind == "int8":
-                prepared = quantization.prepare(network, how, spec.shape, torch.uint8)
-                quantization.calibrate_(prepared, samples, 32)
-                exported = quantization.convert(prepared)
+                exported = quantization.calibrated(network, described, how, samples, 32)
             to_onnx(files[name], exported, described, OPSET, {})
     return found
 

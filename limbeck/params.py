@@ -401,8 +401,9 @@ class DistillParams(Component):
 
 
 class LatencyParams(Section):
-    """Cut until the exported file's p95 is at most this, each try measured in so many rounds of so many runs."""
+    """Cut until this exported file's p95 is at most that, each try measured in so many rounds of so many runs."""
 
+    variant: Literal["model.fp32", "model.int8"]
     max_p95_ms: PositiveFloat
     rounds: Annotated[int, Field(ge=3)]
     runs_per_round: PositiveInt
@@ -530,6 +531,11 @@ class TargetParams(Section):
             raise ValueError(
                 f"prune.latency.max_p95_ms is {latency.max_p95_ms:g}, contract.max_p95_ms {self.contract.max_p95_ms:g}: "
                 "what is cut would not keep the contract; lower the first, a tenth below the second leaves a margin"
+            )
+        if latency is not None and latency.variant == "model.int8" and isinstance(self.quantize, Unused):
+            raise ValueError(
+                "prune.latency.variant is model.int8, and quantize is {use: none}: no such file is made; "
+                "measure model.fp32, or quantize"
             )
         return self
 

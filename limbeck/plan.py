@@ -32,13 +32,10 @@ from limbeck.params import Params, PruneParams, Unused
 from limbeck.pruning import cut_spec, prune_
 from limbeck.quantization.arithmetic import arithmetic_of
 from limbeck.selection import ADVICE, FP32, INT8, Clause, cost_clauses, hold
-from limbeck.stopwatch import Stopwatch
+from limbeck.stopwatch import NUM_CALIBRATION, Stopwatch
 
 FOLDER = Path(".limbeck/plan")
 """Where the files are left: `limbeck-edge bench` measures them on a device that is elsewhere."""
-
-NUM_CALIBRATION = 256
-"""Samples that are shown to the quantizer: ranges change no bytes and no time."""
 
 BEFORE = ("student", "student.int8")
 LABELS = {
@@ -218,11 +215,12 @@ class _Planner:
             table_bits=quantize.table_bits,
             weight_bits=quantize.weight_bits,
         )
-        prepared = quantization.prepare(network, described, spec.shape, models.torch_dtype(spec.dtype))
-        quantization.calibrate_(prepared, self.samples, quantize.batch_size)
         yield (
-            as_int8, spec.model_copy(update={"quantization": described}), network, quantization.convert(prepared),
-        )  # fmt: skip
+            as_int8,
+            spec,
+            network,
+            quantization.calibrated(network, spec, described, self.samples, quantize.batch_size),
+        )
 
     def cut_(self, network: Network, spec: Spec, prune: PruneParams) -> Spec:
         """Cut as `prune` asks, in place, channels judged by magnitude, blocks by lot: of a training there is nothing to see yet."""
@@ -232,7 +230,8 @@ class _Planner:
         if prune.latency is not None:
             p95_ms = Stopwatch(
                 spec, target.device, target.threads, target.benchmark.batch_size, prune.latency,
-                opset=target.export.opset, seed=self.params.seed, report=self,
+                instructions=target.instructions, samples=self.samples, opset=target.export.opset,
+                seed=self.params.seed, report=self,
             ).upper_p95_ms  # fmt: skip
         *_, last = prune_(network, untrained, self.sample, p95_ms=p95_ms)
         if prune.scope == "block":

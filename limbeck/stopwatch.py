@@ -5,8 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import nn
 
+from limbeck import quantization
 from limbeck.atomic import write_json
 from limbeck.checkpoint import Spec
 from limbeck.components import Component, bind
@@ -14,11 +18,17 @@ from limbeck.devices import DEVICES
 from limbeck.errors import DeviceError
 from limbeck.export import to_onnx
 from limbeck.models import Network, num_params
-from limbeck.params import LatencyParams, MeasureParams
+from limbeck.params import Instructions, LatencyParams, MeasureParams
 from limbeck.pruning import cut_spec
+from limbeck.quantization.arithmetic import arithmetic_of
 
 RESAMPLES = 1000
 """Of rounds, behind the interval of each measurement."""
+
+NUM_CALIBRATION = 256
+"""Samples that are shown to the quantizer: ranges change no bytes and no time."""
+
+CALIBRATION_BATCH = 32
 
 MOST_TRIES = 3
 """How often a network is measured that may or may not be fast enough."""
@@ -44,7 +54,9 @@ class Stopwatch:
         device: the target's.
         threads: of one inference.
         batch_size: samples per inference.
-        latency: how long to measure.
+        latency: which file to measure, and how long.
+        instructions: of the target, which say what an int8 file multiplies.
+        samples: [N, ...] to calibrate one with.
         opset: of the exported file.
         seed: of the order of rounds, and of resampling.
         report: told of progress; its scratch folder remembers.
@@ -59,18 +71,22 @@ class Stopwatch:
         batch_size: int,
         latency: LatencyParams,
         *,
+        instructions: Instructions,
+        samples: NDArray[np.generic],
         opset: int,
         seed: int,
         report: Listener,
     ) -> None:
         self._spec, self._opset, self._report = spec, opset, report
+        self._variant, self._arithmetic = latency.variant, arithmetic_of("auto", instructions)
+        self._samples = samples[:NUM_CALIBRATION]
         self._measure: Callable[..., dict[str, Any]] = bind(device, DEVICES, "device")
         self._asked = (threads, batch_size)
         self._how = MeasureParams(
             warmup_runs=latency.runs_per_round,
             bootstrap=RESAMPLES,
             seed=seed,
-            **latency.model_dump(exclude={"max_p95_ms"}),
+            **latency.model_dump(exclude={"variant", "max_p95_ms"}),
         )
         self._limit = latency.max_p95_ms
         self._memory = report.scratch / "latency.json"
@@ -96,7 +112,7 @@ class Stopwatch:
         shape = " ".join([*widths, *(f"{name}=0" for name in cut.skipped)])
         if shape not in self._seen:
             file = self._report.scratch / "candidate.onnx"
-            to_onnx(file, network, self._spec, self._opset, {})
+            to_onnx(file, self._shipped(network), self._spec, self._opset, {})
             found = self._measured(file)
             for _ in range(MOST_TRIES - 1):
                 if not found["low"] <= self._limit < found["high"]:
@@ -108,6 +124,13 @@ class Stopwatch:
                 f"{num_params(network):,} parameters: p95 {found['value']:.4g} ms [{found['low']:.4g}, {found['high']:.4g}]"
             )
         return self._seen[shape]
+
+    def _shipped(self, network: Network) -> nn.Module:
+        """The network as it is, or in int8: any calibration is as fast as what the ladder would find."""
+        if self._variant == "model.fp32":
+            return network
+        how = quantization.describe("static", self._arithmetic, Component(use="min_max"))
+        return quantization.calibrated(network, self._spec, how, self._samples, CALIBRATION_BATCH)
 
     def _measured(self, file: Path) -> dict[str, float]:
         try:

@@ -14,7 +14,7 @@ from limbeck.data.splits import read
 from limbeck.export import check_parity, to_onnx
 from limbeck.labels import read_views
 from limbeck.objectives import learned_of, objective_of
-from limbeck.params import At, BenchmarkParams, DistillParams, Out, PruneParams, TrainParams, Unused
+from limbeck.params import At, BenchmarkParams, DistillParams, Instructions, Out, PruneParams, TrainParams, Unused
 from limbeck.prediction import NetworkScorer
 from limbeck.pruning import cut_spec, prune_
 from limbeck.recording import Report
@@ -35,6 +35,7 @@ def run(
     train: Annotated[TrainParams, At("student.train")],
     device: Component,
     threads: int,
+    instructions: Instructions,
     benchmark: BenchmarkParams,
     metric: str,
     seed: int,
@@ -42,7 +43,7 @@ def run(
 ) -> dict[str, Any]:
     """Cut in steps, each trained back on the student's own soft labels; prove that the result exports.
 
-    How the device measures is asked for `prune.latency` alone.
+    How the device measures, and its instructions, are asked for `prune.latency` alone.
     """
     spec, network = models.load(student)
     score = NetworkScorer(metric, data)
@@ -69,8 +70,9 @@ def run(
     stopwatch, p95_ms = None, None
     if prune.latency is not None:
         stopwatch = Stopwatch(
-            spec, device, threads, benchmark.batch_size, prune.latency, opset=PROOF_OPSET, seed=seed, report=report
-        )
+            spec, device, threads, benchmark.batch_size, prune.latency, instructions=instructions,
+            samples=read(data, "calibration")[0], opset=PROOF_OPSET, seed=seed, report=report,
+        )  # fmt: skip
         p95_ms = stopwatch.upper_p95_ms
     quality, share, is_cut = quality_before, 0.0, False
     steps = prune_(network, prune, sample, losses=losses, p95_ms=p95_ms, report=report)

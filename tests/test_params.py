@@ -35,7 +35,7 @@ WEIGHTS: dict[str, Any] = {
 REGISTRY: dict[str, Any] = {
     "use": "registry", "model": "models:/t/3", "uri": "sqlite:///mlflow.db", "trust": [], "adapt": {"use": "none"},
 }  # fmt: skip
-LATENCY: dict[str, Any] = {"max_p95_ms": 60, "rounds": 3, "runs_per_round": 10}
+LATENCY: dict[str, Any] = {"variant": "model.int8", "max_p95_ms": 60, "rounds": 3, "runs_per_round": 10}
 PRUNE: dict[str, Any] = {
     "use": "magnitude", "scope": "layer", "ratio": 0.25, "max_macs": None, "latency": None, "max_ratio": 0.9,
     "steps": 1, "round_to": 2, "recover": {"epochs": 1, "lr": 0.1},
@@ -77,6 +77,13 @@ def test_the_projects_own_files_are_valid() -> None:
         (
             {"targets.phone.prune": {**PRUNE, "ratio": None, "latency": LATENCY}},
             r"prune.latency.max_p95_ms is 60, contract.max_p95_ms 50: what is cut would not keep the contract",
+        ),
+        (
+            {
+                "targets.phone.prune": {**PRUNE, "ratio": None, "latency": LATENCY | {"max_p95_ms": 40}},
+                "targets.phone.quantize": {"use": "none"},
+            },
+            r"prune.latency.variant is model.int8, and quantize is \{use: none\}: no such file is made; measure model.fp32",
         ),
         (
             {"targets.phone.student.model": {"use": "teacher", "width": 8}},

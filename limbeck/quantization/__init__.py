@@ -141,6 +141,21 @@ def calibrate_(prepared: nn.Module, x: NDArray[np.generic], batch_size: int) -> 
                 prepared(torch.from_numpy(batch))
 
 
+def calibrated(
+    network: Network, spec: Spec, quantization: Quantization, x: NDArray[np.generic], batch_size: int
+) -> nn.Module:
+    """A float network's quantized graph by samples [N, ...] alone, as it comes: nothing is judged.
+
+    Raises:
+        DataError: fewer than two samples.
+        ParamsError: 4 bits are asked for where nothing can have them.
+
+    """
+    prepared = prepare(network, quantization, spec.shape, torch_dtype(spec.dtype))
+    calibrate_(prepared, x, batch_size)
+    return convert(prepared)
+
+
 @contextmanager
 def settled(prepared: nn.Module) -> Iterator[nn.Module]:
     """Within, answers do not move the ranges of fake quantizers, which observe in evaluation mode, too."""

@@ -51,7 +51,7 @@ class ByMACs:
 
 
 def until(tiny: Params, max_p95_ms: float, **changes: Any) -> PruneParams:
-    latency = {"max_p95_ms": max_p95_ms, "rounds": 3, "runs_per_round": 1}
+    latency = {"variant": "model.fp32", "max_p95_ms": max_p95_ms, "rounds": 3, "runs_per_round": 1}
     return prune_params(tiny, ratio=None, latency=latency, **changes)
 
 

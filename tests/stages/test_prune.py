@@ -5,6 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
+import onnx.numpy_helper
 import pytest
 import torch
 
@@ -13,7 +16,7 @@ from limbeck.checkpoint import Cut, Spec, digest_of
 from limbeck.components import Component
 from limbeck.data.splits import read_meta
 from limbeck.errors import DeviceError
-from limbeck.params import LatencyParams, Params, PruneParams
+from limbeck.params import Instructions, LatencyParams, Params, PruneParams
 from limbeck.stopwatch import Stopwatch
 from stages import prune
 from tests.conftest import Remembering
@@ -70,12 +73,21 @@ def pruned(
     figures = prune.run(
         data=data, labels=made / "labels", student=made / "student", out=place / "out", distill=target.distill,
         prune=PruneParams.model_validate({**target.prune.model_dump(), **changes}), train=target.student.train,
-        device=device, threads=1, benchmark=target.benchmark, metric="accuracy", seed=0, report=report,
+        device=device, threads=1, instructions="any", benchmark=target.benchmark, metric="accuracy", seed=0, report=report,
     )  # fmt: skip
     return figures, report
 
 
-LATENCY = {"ratio": None, "latency": {"max_p95_ms": 10.0, "rounds": 3, "runs_per_round": 5}, "round_to": 8, "steps": 2}
+IN_FLOAT = {"variant": "model.fp32", "max_p95_ms": 10.0, "rounds": 3, "runs_per_round": 5}
+LATENCY = {"ratio": None, "latency": IN_FLOAT, "round_to": 8, "steps": 2}
+
+
+def clock_of(spec: Spec, latency: LatencyParams, scratch: Path, instructions: Instructions = "any") -> Stopwatch:
+    samples = np.random.default_rng(0).integers(0, 256, (8, *spec.shape), dtype=np.uint8)
+    report: Any = Remembering(scratch)
+    return Stopwatch(
+        spec, device(), 1, 1, latency, instructions=instructions, samples=samples, opset=18, seed=0, report=report
+    )
 
 
 def test_a_latency_is_kept_by_the_measured_file_and_a_kill_costs_no_measurement_twice(
@@ -106,9 +118,7 @@ def test_what_may_be_fast_enough_is_measured_again_and_the_shortest_time_counts(
     monkeypatch.setattr(stopwatch, "bind", lambda *_: noisy)
     monkeypatch.setattr(stopwatch, "to_onnx", lambda *_: None)
     spec, network = models.load(made / "student")
-    latency = LatencyParams(max_p95_ms=10, rounds=3, runs_per_round=1)
-    report: Any = Remembering(tmp_path)
-    clock = Stopwatch(spec, device(), 1, 1, latency, opset=18, seed=0, report=report)
+    clock = clock_of(spec, LatencyParams.model_validate(IN_FLOAT), tmp_path)
     chance = torch.get_rng_state()
     assert clock.upper_p95_ms(network) == 10.5, "the interval held the limit three times"
     assert torch.equal(torch.get_rng_state(), chance), "a ratio in its place must draw the same"
@@ -126,9 +136,33 @@ def test_what_may_be_fast_enough_is_measured_again_and_the_shortest_time_counts(
     assert next(times, None) is None
 
 
+@pytest.mark.parametrize("instructions", ["any", "vnni", "dotprod"])
+def test_the_int8_file_is_measured_where_that_is_what_ships(
+    tmp_path: Path, made: Path, monkeypatch: pytest.MonkeyPatch, instructions: Instructions
+) -> None:
+    spec, network = models.load(made / "student")
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    weights: list[onnx.TensorProto] = []
+
+    def looking(files: dict[str, Path], *_: Any) -> dict[str, Any]:
+        (file,) = files.values()
+        graph = onnx.load(file).graph
+        weights.extend(initializer for initializer in graph.initializer if len(initializer.dims) > 1)
+        return {"variants": {"candidate": {"p95_ms": {"value": 1.0, "low": 1.0, "high": 1.0}}}}
+
+    monkeypatch.setattr(stopwatch, "bind", lambda *_: looking)
+    latency = LatencyParams.model_validate(IN_FLOAT | {"variant": "model.int8"})
+    assert clock_of(spec, latency, tmp_path, instructions).upper_p95_ms(network) == 1.0
+    arrays = [onnx.numpy_helper.to_array(weight) for weight in weights if weight.data_type == onnx.TensorProto.INT8]
+    assert len(arrays) == 3, "two convolutions and the head"
+    smallest = min(int(array.min()) for array in arrays)
+    assert smallest == (-64 if instructions == "any" else -128), "by the target's instructions"
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
 @pytest.mark.slow  # on a real device
 def test_a_network_that_is_fast_enough_passes_through(tmp_path: Path, data: Path, made: Path, tiny: Params) -> None:
-    fast = {"ratio": None, "latency": {"max_p95_ms": 50.0, "rounds": 3, "runs_per_round": 2}}
+    fast = {"ratio": None, "latency": IN_FLOAT | {"max_p95_ms": 50.0}}
     figures, report = pruned(data, made, tiny, tmp_path, Component(use="local"), **fast)
     assert figures["macs_kept"] == 1
     assert 0 < figures["latency"]["p95_ms"]["value"] < 50

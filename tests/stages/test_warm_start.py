@@ -63,7 +63,8 @@ def climb(rung: Rung, feedback: Feedback, workspace: Path, tiny: Params, out: Pa
         ),
         "prune": prune.run(
             data=data, labels=taught, student=out / "distill", out=out / "prune", prune=target.prune,
-            train=target.student.train, device=target.device, threads=1, benchmark=target.benchmark, **own,
+            train=target.student.train, device=target.device, threads=1, instructions="any", benchmark=target.benchmark,
+            **own,
         ),
     }  # fmt: skip
     if rung == "recalibrate":
