@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
@@ -20,11 +22,15 @@ def net(seed: int) -> nn.Module:
     return nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.ReLU(), nn.Linear(5, 3))
 
 
-@pytest.fixture
-def batch() -> Batch:
+def six() -> Batch:
     generator = torch.Generator().manual_seed(0)
     inputs, teacher, features = (torch.randn(6, width, generator=generator) for width in (4, 3, 7))
     return Batch(inputs, torch.tensor([0, 1, 2, 0, 1, 2]), teacher, features)
+
+
+@pytest.fixture
+def batch() -> Batch:
+    return six()
 
 
 def begun(component: dict[str, Any], model: nn.Module, batch: Batch, **nets: Any) -> Learned:
@@ -54,6 +60,24 @@ def test_each_of_two_students_learns_its_labels_and_the_others_answer(batch: Bat
         (functional.cross_entropy(logits, batch.labels) + 0.7 * 4 * kl).backward()
         for one, two in zip(gradients(own), gradient, strict=True):
             assert torch.allclose(one, two, atol=1e-6)
+
+
+def both_lose(seeds: tuple[int, int], **settings: float) -> float:
+    student, batch = net(seeds[0]), six()
+    loss = begun(MUTUAL | settings, student, batch, student=lambda: net(seeds[1]))
+    return loss(student(batch.inputs), batch).item()
+
+
+@given(weight=st.floats(0, 10), temperature=st.floats(0.5, 10))
+def test_students_that_answer_alike_tell_each_other_nothing(weight: float, temperature: float) -> None:
+    own = functional.cross_entropy(net(0)(six().inputs), six().labels).item()
+    assert both_lose((0, 0), weight=weight, temperature=temperature) == pytest.approx(2 * own, rel=1e-5)
+
+
+@given(seeds=st.tuples(st.integers(0, 9), st.integers(0, 9)), weight=st.floats(0, 10), temperature=st.floats(0.5, 10))
+def test_neither_of_two_students_is_the_first(seeds: tuple[int, int], weight: float, temperature: float) -> None:
+    settings = {"weight": weight, "temperature": temperature}
+    assert both_lose(seeds, **settings) == pytest.approx(both_lose(seeds[::-1], **settings), rel=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -117,6 +141,30 @@ def test_the_average_of_the_student_teaches_it_and_follows_it(batch: Batch) -> N
     before = average[0].weight.clone()
     loss.after_step(student)
     assert torch.allclose(average[0].weight, before + 0.9), "the first step: decay 1/10"
+
+
+@given(decay=st.floats(0, 0.999), weights=st.lists(st.floats(-10, 10, width=32), min_size=1, max_size=8))
+def test_an_average_stays_among_the_weights_it_follows(decay: float, weights: list[float]) -> None:
+    student, first = net(0), 3.0
+    with torch.no_grad():
+        student[0].weight.fill_(first)
+        loss = begun(MOMENTUM | {"of": "student", "decay": decay}, student, six())
+        assert isinstance(loss, Momentum)
+        assert loss.average is not None
+        for weight in weights:
+            student[0].weight.fill_(weight)
+            loss.after_step(student)
+        seen = [first, *weights]
+        averages = loss.average.model[0].weight
+        assert min(seen) - 1e-5 <= averages.min() <= averages.max() <= max(seen) + 1e-5
+
+
+@given(temperature=st.floats(0.5, 10))
+def test_an_average_that_counts_for_nothing_leaves_the_labels(temperature: float) -> None:
+    student, batch = net(0), six()
+    loss = begun(MOMENTUM | {"of": "student", "alpha": 0.0, "temperature": temperature}, student, batch)
+    logits = student(batch.inputs)
+    assert torch.equal(loss(logits, batch), functional.cross_entropy(logits, batch.labels))
 
 
 def test_a_loaded_teacher_learns_from_the_labels_while_its_average_teaches(batch: Batch) -> None:
