@@ -121,7 +121,7 @@ class Stopwatch:
             self._seen[shape] = found
             write_json(self._memory, self._seen)
             self._report.log(
-                f"{num_params(network):,} parameters: p95 {found['value']:.4g} ms [{found['low']:.4g}, {found['high']:.4g}]"
+                f"{num_params(network):,} parameters, {self._variant}: p95 {found['value']:.4g} ms [{found['low']:.4g}, {found['high']:.4g}]"
             )
         return self._seen[shape]
 
