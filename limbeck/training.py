@@ -175,7 +175,10 @@ def _digest_of(model: nn.Module) -> str:
     for name, value in model.state_dict().items():
         if isinstance(value, Tensor):
             digest.update(name.encode())
-            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+            copied = (
+                value.detach().cpu().clone()
+            )  # numpy forbids resizing, and ranges that nothing was seen in have no size yet
+            digest.update(copied.contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -207,7 +210,8 @@ def _faster(
     device = next(model.parameters()).device
     batch = next(data.batches(0, params.batch_size, seed=0)).to(device)
     compile = pays(params.compile, model, batch.inputs[:1], 3 * num_steps * params.batch_size)  # forward, two backward
-    parts = num_parts(model.train(), batch.inputs, params.threads)
+    model.train()  # not chained: a graph's own train() returns None
+    parts = num_parts(model, batch.inputs, params.threads)
     together = DataParallel(model, parts) if parts > 1 else None
     if not compile:
         return together or model

@@ -52,6 +52,23 @@ class Remembering:
         self.warnings.append(message)
 
 
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing in the loop catches it."""
+
+
+class KilledAt(Remembering):
+    """A reporter whose process dies at a step."""
+
+    def __init__(self, scratch: Path, step: int) -> None:
+        super().__init__(scratch)
+        self.step = step
+
+    def progress(self, done: int, total: int, note: str = "") -> None:
+        super().progress(done, total)
+        if done == self.step:
+            raise Killed
+
+
 @pytest.fixture
 def report(tmp_path: Path) -> Remembering:
     return Remembering(tmp_path / "scratch")

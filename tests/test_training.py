@@ -24,7 +24,7 @@ from limbeck.objectives import Batch, cross_entropy, learned_of, objective_of, o
 from limbeck.params import DistillParams, TrainParams
 from limbeck.prediction import NetworkScorer
 from limbeck.training import Fitted, TrainingData, fit, learning_rate
-from tests.conftest import Remembering
+from tests.conftest import Killed, KilledAt, Remembering
 
 OBJECTIVE = on_logits(cross_entropy)
 
@@ -53,23 +53,6 @@ def network(data: Path, small: Component, seed: int = 0) -> models.Network:
 
 def train(model: nn.Module, training: Judged, settings: TrainParams, report: Remembering) -> Fitted:
     return fit(model, OBJECTIVE, training, settings, quality=training.quality, seed=0, report=report, arm="arm")
-
-
-class Killed(BaseException):
-    """Stands for SIGKILL: nothing in the loop catches it."""
-
-
-class KilledAt(Remembering):
-    """A reporter whose process dies at a step."""
-
-    def __init__(self, scratch: Path, step: int) -> None:
-        super().__init__(scratch)
-        self.step = step
-
-    def progress(self, done: int, total: int, note: str = "") -> None:
-        super().progress(done, total)
-        if done == self.step:
-            raise Killed
 
 
 @pytest.mark.parametrize(
