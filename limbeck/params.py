@@ -532,10 +532,17 @@ class TargetParams(Section):
                 f"prune.latency.max_p95_ms is {latency.max_p95_ms:g}, contract.max_p95_ms {self.contract.max_p95_ms:g}: "
                 "what is cut would not keep the contract; lower the first, a tenth below the second leaves a margin"
             )
-        if latency is not None and latency.variant == "model.int8" and isinstance(self.quantize, Unused):
+        if latency is None or latency.variant == "model.fp32":
+            return self
+        if isinstance(self.quantize, Unused):
             raise ValueError(
                 "prune.latency.variant is model.int8, and quantize is {use: none}: no such file is made; "
                 "measure model.fp32, or quantize"
+            )
+        if self.quantize.arithmetic != "auto":
+            raise ValueError(
+                "prune.latency.variant is model.int8, which is measured as instructions ask for, and quantize.arithmetic is "
+                f"{self.quantize.arithmetic}: set it to auto, and instructions to what the target has"
             )
         return self
 

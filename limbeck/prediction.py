@@ -1,5 +1,7 @@
 """What networks answer, and their scores on prepared data."""
 
+import math
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -25,7 +27,8 @@ def predict(model: nn.Module, x: NDArray[np.generic], batch_size: int = 64) -> N
         return logits
 
     with torch.inference_mode():
-        together = num_parts(model, inputs(0, batch_size * torch.get_num_threads()), torch.get_num_threads())
+        num_batches = math.ceil(len(x) / batch_size)
+        together = num_parts(model, inputs(0, batch_size), min(torch.get_num_threads(), num_batches))
         run = Workers(together).map if together > 1 else map
         logits = list(run(answer, range(0, len(x), batch_size)))
     model.train(was_training)

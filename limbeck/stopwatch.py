@@ -112,7 +112,8 @@ class Stopwatch:
         shape = " ".join([*widths, *(f"{name}=0" for name in cut.skipped)])
         if shape not in self._seen:
             file = self._report.scratch / "candidate.onnx"
-            to_onnx(file, self._shipped(network), self._spec, self._opset, {})
+            with torch.random.fork_rng(devices=[]):
+                to_onnx(file, self._shipped(network), self._spec, self._opset, {})
             found = self._measured(file)
             for _ in range(MOST_TRIES - 1):
                 if not found["low"] <= self._limit < found["high"]:

@@ -210,8 +210,7 @@ def _faster(
     device = next(model.parameters()).device
     batch = next(data.batches(0, params.batch_size, seed=0)).to(device)
     compile = pays(params.compile, model, batch.inputs[:1], 3 * num_steps * params.batch_size)  # forward, two backward
-    model.train()  # not chained: a graph's own train() returns None
-    parts = num_parts(model, batch.inputs, params.threads)
+    parts = num_parts(model.train(), batch.inputs[: len(batch.inputs) // params.threads], params.threads)
     together = DataParallel(model, parts) if parts > 1 else None
     if not compile:
         return together or model

@@ -86,6 +86,13 @@ def test_the_projects_own_files_are_valid() -> None:
             r"prune.latency.variant is model.int8, and quantize is \{use: none\}: no such file is made; measure model.fp32",
         ),
         (
+            {
+                "targets.phone.prune": {**PRUNE, "ratio": None, "latency": LATENCY | {"max_p95_ms": 40}},
+                "targets.phone.quantize.arithmetic": "s8s8",
+            },
+            r"is measured as instructions ask for, and quantize.arithmetic is s8s8: set it to auto, and instructions to what",
+        ),
+        (
             {"targets.phone.student.model": {"use": "teacher", "width": 8}},
             r"model \{use: teacher\} takes no width: it is the teacher as it is; cut it by prune",
         ),

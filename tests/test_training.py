@@ -71,7 +71,8 @@ def test_a_killed_training_resumes_and_ends_in_the_same_bytes(
     monkeypatch.setattr(parallel, "LEAST_MACS", 0)
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
     inputs = next(training.batches(0, 64, 0)).inputs
-    assert num_parts(network(data, small), inputs, settings.threads) == settings.threads
+    part = inputs[: len(inputs) // settings.threads]
+    assert num_parts(network(data, small), part, settings.threads) == settings.threads
     monkeypatch.setattr("limbeck.training.CHECKPOINT_EVERY_S", 0.0)  # keep the state at every step
     straight = network(data, small)
     whole_report = Remembering(tmp_path / "straight")

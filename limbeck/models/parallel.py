@@ -35,7 +35,12 @@ class Workers:
 
     def map(self, function: Callable[..., Result], *arguments: Iterable[Any]) -> list[Result]:
         """The results in order, when all are there."""
-        return [future.result() for future in [self._submit(function, *each) for each in zip(*arguments, strict=True)]]
+        futures = [self._submit(function, *each) for each in zip(*arguments, strict=True)]
+        try:
+            return [future.result() for future in futures]
+        finally:
+            for future in futures:  # after an error, or Ctrl-C, those that have not begun
+                future.cancel()
 
     def one_by_one(self, function: Callable[..., Result], *arguments: Iterable[Any]) -> list[Result]:
         """The same, each begun when the one before has ended: what may compile cannot do so twice at once."""
@@ -52,33 +57,33 @@ class Workers:
         return self.pool.submit(copy_context().run, call)  # torch keeps the compiler's settings in context variables
 
 
-def num_parts(model: nn.Module, inputs_B: Tensor, threads: int) -> int:
-    """How many parts of a batch to take side by side: `threads`, or 1 where a network is small or would answer something else.
+def num_parts(model: nn.Module, part_B: Tensor, threads: int) -> int:
+    """How many parts to take side by side: `threads`, or 1 where a network is small or would answer something else.
 
     That is one that draws by chance, since threads would take turns at it in any order; and one that keeps books of what it saw
     other than norms, whose statistics are averaged.
 
     Args:
         model: on its device, with its layers as modules, in training or evaluation mode, as it is to run.
-        inputs_B: a raw batch [B, ...].
-        threads: what the settings say.
+        part_B: the raw samples [B, ...] of one part.
+        threads: what the settings say, or fewer where there are fewer parts.
 
     """
-    per_part = len(inputs_B) // threads
     has_layers = any(isinstance(module, LAYERS) for module in model.modules())
-    if threads == 1 or per_part < LEAST_SAMPLES or inputs_B.device.type != "cpu" or not has_layers:
+    if threads == 1 or len(part_B) < LEAST_SAMPLES or part_B.device.type != "cpu" or not has_layers:
         return 1
-    if count_macs(model, inputs_B[:1]) * per_part < LEAST_MACS:
-        return 1
-    tried = copy.deepcopy(model)
+    tried = copy.deepcopy(model) if model.training else model  # one that was in training may hold what cannot be copied
     own = {id(buffer) for module in tried.modules() if isinstance(module, _NormBase) for buffer in module.buffers()}
     others = [buffer for buffer in tried.buffers() if id(buffer) not in own]
     before = [buffer.clone() for buffer in others]
     with torch.random.fork_rng(devices=[]), torch.no_grad():
+        is_large = count_macs(tried, part_B[:1]) * len(part_B) >= LEAST_MACS
         chance = torch.get_rng_state()
-        tried(inputs_B[:per_part])
-        is_steady = torch.equal(chance, torch.get_rng_state())
-    return threads if is_steady and all(map(torch.equal, before, others)) else 1
+        if is_large:
+            tried(part_B)
+        is_steady = torch.equal(chance, torch.get_rng_state()) and all(map(torch.equal, before, others))
+        _copy_(others, before)
+    return threads if is_large and is_steady else 1
 
 
 class DataParallel(nn.Module):

@@ -77,9 +77,9 @@ def prepare(network: Network, quantization: Quantization, shape: tuple[int, ...]
 
     """
     with quiet():
-        from torchao.quantization.pt2e import allow_exported_model_train_eval
         from torchao.quantization.pt2e.quantize_pt2e import prepare_pt2e
 
+        from limbeck.quantization.modes import switchable
         from limbeck.quantization.quantizer import MULTIPLYING
 
         network = copy.deepcopy(network)
@@ -103,23 +103,20 @@ def prepare(network: Network, quantization: Quantization, shape: tuple[int, ...]
         quantizer = bind(Component(use=quantization.use), SCHEMES, "quantization")(quantization)
         # not prepare_qat_pt2e, which keeps norms in training: its patterns take seconds to match, and none of them
         # knows a layer that stays float
-        return allow_exported_model_train_eval(prepare_pt2e(graph, quantizer))  # type: ignore[no-any-return]
+        return switchable(prepare_pt2e(graph, quantizer))
 
 
 def convert(prepared: nn.Module) -> nn.Module:
     """The quantized graph [B >= 2, ...] -> logits [B, K]; `prepared` is left as it is."""
     with quiet():
-        from torchao.quantization.pt2e import allow_exported_model_train_eval
         from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
 
         from limbeck.quantization.biases import round_biases_
+        from limbeck.quantization.modes import switchable
 
-        prepared = copy.deepcopy(prepared)
-        round_biases_(prepared)
-        prepared.eval()  # not chained: a graph's own eval() returns None
-        converted = allow_exported_model_train_eval(convert_pt2e(prepared))
-        converted.eval()
-        return converted  # type: ignore[no-any-return]
+        copied: Any = copy.deepcopy(prepared)
+        round_biases_(copied)
+        return switchable(convert_pt2e(switchable(copied).eval())).eval()
 
 
 def calibrate_(prepared: nn.Module, x: NDArray[np.generic], batch_size: int) -> None:

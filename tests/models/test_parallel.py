@@ -1,6 +1,8 @@
 """Parts of a batch side by side: the answers, gradients and statistics are those of the parts, in the same bits every time."""
 
 import copy
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -29,6 +31,21 @@ class Counting(nn.Module):
         """The same."""
         if self.training:
             self.largest.copy_(x.detach().max())
+        return x
+
+
+class Always(nn.Module):
+    """Counts its batches, in evaluation, too."""
+
+    count: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("count", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The same."""
+        self.count += 1
         return x
 
 
@@ -136,24 +153,32 @@ def test_autocast_reaches_the_parts_and_their_answers_have_its_type() -> None:
 def test_a_batch_is_parted_where_each_part_is_large_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     macs = 32 * (27 * 8 * 36 + 288 * 3)
     monkeypatch.setattr(subject, "LEAST_MACS", macs)
-    assert num_parts(network(), X, 2) == 2
-    assert num_parts(network(), X, 1) == 1
-    assert num_parts(network(), X[:62], 2) == 1  # samples
+    assert num_parts(network(), X[:32], 2) == 2
+    assert num_parts(network(), X[:32], 1) == 1
+    assert num_parts(network(), X[:31], 2) == 1  # samples
     monkeypatch.setattr(subject, "LEAST_MACS", macs + 1)
-    assert num_parts(network(), X, 2) == 1
+    assert num_parts(network(), X[:32], 2) == 1
 
 
 @pytest.mark.parametrize("module", [nn.Dropout(0.5), Counting()], ids=["chance", "books"])
 def test_a_network_that_would_learn_something_else_in_parts_is_left_whole(module: nn.Module) -> None:
     whole = network(module)
     before = torch.get_rng_state(), copy.deepcopy(whole.state_dict())
-    assert num_parts(whole, X, 2) == 1
+    assert num_parts(whole, X[:32], 2) == 1
     assert torch.equal(torch.get_rng_state(), before[0])
     assert all(torch.equal(value, before[1][name]) for name, value in whole.state_dict().items())
 
 
 def test_what_is_still_in_evaluation_is_parted_there() -> None:
-    assert num_parts(network(nn.Dropout(0.5)).eval(), X, 2) == 2
+    assert num_parts(network(nn.Dropout(0.5)).eval(), X[:32], 2) == 2
+
+
+def test_a_network_in_evaluation_is_not_copied_for_it_and_keeps_its_books() -> None:
+    whole = network(Always()).eval()
+    loss(whole).backward()
+    whole.seen = whole(X)  # no leaf: cannot be copied
+    assert num_parts(whole, X[:32], 2) == 1
+    assert whole.get_submodule("3").get_buffer("count") == 2, "those two, not the trial"
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -171,6 +196,18 @@ def test_predictions_side_by_side_are_those_of_one_thread_to_the_bit(training: b
     assert whole.training == training
 
 
+@pytest.mark.parametrize(("num_samples", "num_threads"), [(33, 1), (66, 2), (100, 3), (1000, 3)])
+def test_as_many_threads_predict_as_there_are_batches(num_samples: int, num_threads: int) -> None:
+    seen: set[int] = set()
+    whole = network().eval()
+    x = np.zeros((num_samples, 3, 8, 8), np.float32)
+    torch.set_num_threads(3)
+    with whole.register_forward_hook(lambda *_: seen.add(threading.get_ident()) or time.sleep(0.05)):
+        predict(whole, x, batch_size=33)
+    torch.set_num_threads(2)
+    assert len(seen - {threading.get_ident()}) == (num_threads if num_threads > 1 else 0)
+
+
 def test_workers_have_what_the_caller_has_and_threads_of_their_own() -> None:
     torch.set_num_threads(2)
     with torch.inference_mode():
@@ -182,3 +219,19 @@ def test_workers_have_what_the_caller_has_and_threads_of_their_own() -> None:
 def test_what_fails_in_a_worker_fails_for_the_caller() -> None:
     with pytest.raises(ZeroDivisionError):
         Workers(2).map(lambda value: 1 / value, [1, 0])
+
+
+def test_after_a_failure_nothing_new_is_begun() -> None:
+    begun: list[int] = []
+
+    def work(number: int) -> None:
+        begun.append(number)
+        time.sleep(0.05)
+        if number == 0:
+            raise ZeroDivisionError
+
+    workers = Workers(1)
+    with pytest.raises(ZeroDivisionError):
+        workers.map(work, range(100))
+    workers.pool.shutdown()
+    assert len(begun) < 5

@@ -152,7 +152,9 @@ def test_the_int8_file_is_measured_where_that_is_what_ships(
 
     monkeypatch.setattr(stopwatch, "bind", lambda *_: looking)
     latency = LatencyParams.model_validate(IN_FLOAT | {"variant": "model.int8"})
+    chance = torch.get_rng_state()
     assert clock_of(spec, latency, tmp_path, instructions).upper_p95_ms(network) == 1.0
+    assert torch.equal(torch.get_rng_state(), chance), "a ratio in its place must draw the same"
     arrays = [onnx.numpy_helper.to_array(weight) for weight in weights if weight.data_type == onnx.TensorProto.INT8]
     assert len(arrays) == 3, "two convolutions and the head"
     smallest = min(int(array.min()) for array in arrays)

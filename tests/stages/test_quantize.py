@@ -1,11 +1,13 @@
 """The quantize stage on its last rung, where calibration alone does not keep the contract."""
 
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
 from limbeck import labels, models, quantization
 from limbeck.checkpoint import Spec
@@ -16,13 +18,29 @@ from stages import quantize
 from tests.conftest import Killed, KilledAt, Remembering
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory, data: Path, tiny: Params) -> Path:
+class Forgetful(nn.Module):
+    """A hidden layer that training forgets a part of."""
+
+    def __init__(self, num_classes: int, inputs: int) -> None:
+        super().__init__()
+        self.hidden, self.drop, self.head = nn.Linear(inputs, 32), nn.Dropout(0.3), nn.Linear(32, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images [B, C, H, W] -> logits [B, K]."""
+        return self.head(self.drop(torch.relu(self.hidden(x.flatten(1)))))  # type: ignore[no-any-return]
+
+
+def forgetful(shape: tuple[int, ...], num_classes: int) -> Forgetful:
+    """One of its kind."""
+    return Forgetful(num_classes, math.prod(shape))
+
+
+def stored(folder: Path, data: Path, tiny: Params, **model: Any) -> Path:
     """A folder with `pruned`, a network as it was drawn, and `labels`, for their views alone."""
-    folder, meta = tmp_path_factory.mktemp("made"), read_meta(data)
+    meta = read_meta(data)
     spec = Spec(
-        model=Component.model_validate({"use": "convnet", "width": 8, "depth": 2}), shape=meta.shape, dtype=meta.dtype,
-        classes=meta.classes, mean=(40.0,), std=(50.0,),
+        model=Component.model_validate(model), shape=meta.shape, dtype=meta.dtype, classes=meta.classes, mean=(40.0,),
+        std=(50.0,),
     )  # fmt: skip
     torch.manual_seed(0)
     network = models.build(spec)
@@ -32,6 +50,11 @@ def made(tmp_path_factory: pytest.TempPathFactory, data: Path, tiny: Params) -> 
         progress=lambda *_: None,
     )  # fmt: skip
     return folder
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, data: Path, tiny: Params) -> Path:
+    return stored(tmp_path_factory.mktemp("made"), data, tiny, use="convnet", width=8, depth=2)
 
 
 def quantized(data: Path, made: Path, tiny: Params, out: Path, report: Remembering, bits: int = 8) -> dict[str, Any]:
@@ -64,9 +87,10 @@ def test_it_trains_as_int8_where_calibration_is_not_enough(
 
 
 def test_a_kill_while_it_trains_ends_in_the_same_bytes(
-    tmp_path: Path, data: Path, made: Path, tiny: Params, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, data: Path, tiny: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("limbeck.training.CHECKPOINT_EVERY_S", 0.0)  # keep the state at every step
+    made = stored(tmp_path, data, tiny, use=f"{__name__}:forgetful")
     straight = Remembering(tmp_path / "straight")
     quantized(data, made, tiny, tmp_path / "out", straight)
     killed_at = max(straight.steps) - 5
