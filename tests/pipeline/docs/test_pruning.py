@@ -8,8 +8,10 @@ import pytest
 import yaml
 
 from benchmarks import depth
+from benchmarks.figures.rows import gain
 from limbeck.params import AIMS, Params
 from limbeck.pruning import IMPORTANCES, JUDGES
+from limbeck.selection import FP32, INT8
 from stages.__main__ import check_components
 from tests.conftest import ROOT, TINY
 from tests.pipeline.clones import Clone
@@ -49,12 +51,25 @@ def test_what_the_page_says_of_narrower_and_shallower_was_measured() -> None:
     assert depth.table(json.loads((ROOT / "benchmarks/results/depth.json").read_text())) in text_of("pruning")
 
 
+def result_of(run: str) -> Any:
+    name = run.replace(" --control", "-0-control") if "--control" in run else f"{run}-0"
+    return json.loads((ROOT / f"benchmarks/results/figures/quartet-{name}.json").read_text())
+
+
 def test_what_the_page_says_of_half_a_resnet_was_measured() -> None:
-    measured = json.loads((ROOT / "benchmarks/results/figures/resnet56-phone-0.json").read_text())["by_turns"]
-    rows = re.findall(
-        r"^\| (?:ResNet-56|with half its blocks).* \| (.+ \| .+ \| .+) \|$", text_of("pruning"), re.MULTILINE
-    )
-    assert rows == [f"{r['bytes']:,} | {100 * r['accuracy']:.2f} | {r['p50_us']:.0f}" for r in measured.values()]
+    rows = re.findall(r"^\| (?:blocks|channels), .*? \| [^|]+ \| (.+) \| `(.+)` \|$", text_of("pruning"), re.MULTILINE)
+    assert [run for _, run in rows] == ["half", "half --control", "narrower --control"]
+    for cells, run in rows:
+        files = result_of(run)["by_turns"]
+        published, fp32, int8 = (files[name] for name in ("student", FP32, INT8))
+        faster = (f"{published['p50_us'] / file['p50_us']:.2f}x" for file in (fp32, int8))
+        correct = (f"{100 * file['accuracy']:.2f}" for file in (fp32, int8))
+        assert cells == " | ".join([*correct, f"{int8['bytes']:,}", *faster])
+    ours, without, narrower = (result_of(run) for _, run in rows)
+    assert f"distillation is {gain({0: ours}, {0: without}).replace(' [', ' points [')}." in text_of("pruning")
+    said, _, verdict = gain({0: ours}, {0: narrower}).partition(", none")
+    assert f"It is {said.replace(' [', ' points [')} ahead of torch-pruning" in text_of("pruning")
+    assert verdict == " beyond the noise"
 
 
 @pytest.mark.slow
