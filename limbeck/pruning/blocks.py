@@ -12,17 +12,17 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from itertools import islice
 from statistics import mean
-from typing import TypeAlias
+from typing import Annotated, TypeAlias
 
 import numpy as np
 import torch
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from limbeck.atomic import write_json
 from limbeck.errors import ParamsError
 from limbeck.models import Network
-from limbeck.models.skipping import residual, skip_, without
+from limbeck.models.skipping import residual, skip_, skipped, without
 from limbeck.params import PruneParams
 from limbeck.pruning.cutting import SLACK
 from limbeck.training import Progress
@@ -65,7 +65,24 @@ def random() -> Judge:
     return lambda _, names, __: torch.rand(len(names)).tolist()
 
 
-JUDGES: dict[str, Callable[..., Judge]] = {"loss": loss, "random": random}
+def listed(*, blocks: Annotated[tuple[str, ...], Field(min_length=1)]) -> Judge:
+    """In this order, whatever they save; blocks that are not listed go after those that are, in the network's own order.
+
+    For a cut that was found elsewhere: the loss right after a cut says little of what training gets back.
+    """
+
+    def judge(network: Network, names: list[str], _: Losses | None) -> list[float]:
+        if strange := [name for name in blocks if name not in {*names, *skipped(network.body)}]:
+            raise ParamsError(
+                f"prune.blocks lists {', '.join(strange)}; blocks of this network that may go are {', '.join(names)}."
+            )
+        first = next((name for name in blocks if name in names), names[0])
+        return [-math.inf if name == first else math.inf for name in names]
+
+    return judge
+
+
+JUDGES: dict[str, Callable[..., Judge]] = {"loss": loss, "random": random, "listed": listed}
 
 
 class Blocks:

@@ -80,6 +80,27 @@ def ranked(
     return found
 
 
+def test_listed_blocks_go_in_their_order_whatever_they_save_and_the_others_after_them(tiny: Params) -> None:
+    judge = JUDGES["listed"](blocks=("blocks.8", "blocks.1"))
+    assert ranked(tiny, judge, 4, count=models.num_params) == ["blocks.8", "blocks.1", "blocks.0", "blocks.2"]
+
+
+def test_a_listed_block_that_is_gone_already_is_passed_over(tiny: Params) -> None:
+    network = seasoned(DEEP)
+    judge = JUDGES["listed"](blocks=("blocks.8", "blocks.1"))
+    skip_(network.body, ["blocks.8"])
+    names = residual(network.body)
+    assert names[int(np.argmin(judge(network, names, None)))] == "blocks.1"
+
+
+def test_a_listed_block_that_is_none_is_refused_by_name(tiny: Params) -> None:
+    judge = JUDGES["listed"](blocks=("blocks.1", "blocks.3", "stem"))
+    with pytest.raises(
+        ParamsError, match=r"prune\.blocks lists blocks\.3, stem; blocks .* may go are blocks\.0, blocks\.1"
+    ):
+        ranked(tiny, judge, 1)
+
+
 def test_of_two_blocks_that_do_each_others_work_one_goes(tiny: Params) -> None:
     twins = ("blocks.1", "blocks.2")
 
