@@ -62,7 +62,7 @@ def main() -> None:
     """Time labelling, once for all seeds, what comes before the first epoch, and the epochs."""
     spec, place = read_spec()
     label_s = None if (place / "labels/labels.json").exists() else label(spec, place)
-    labelled, told = time.perf_counter(), Told(place / f"seed{spec['seed']}")
+    labelled, told = time.perf_counter(), Told(Path(sys.argv[1]).with_suffix(""))
     told.scratch.mkdir()
     student, _ = train_student(
         StudentParams.model_validate({"model": spec["student"], "train": spec["train"]}),
