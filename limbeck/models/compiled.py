@@ -68,7 +68,7 @@ def compiled(model: nn.Module, run: Callable[[nn.Module], object], *, frozen: bo
 
             CppPythonBindingsCodeCache.call_entry_function = RELEASED
             inductor.compile_threads = 1  # no pool of processes that could outlive a killed stage
-            inductor.cpp.use_two_step_variance_threshold = 2**62  # of batch norm: Welford's steps wait for each other
+            inductor.cpp.use_two_step_variance_threshold = 2**62  # batch norm's in two passes, of any size
             torch._dynamo.reset()  # what another network left would be taken for this one at other sizes
             tried = lazily(model if frozen else copy.deepcopy(model))
             with torch.random.fork_rng(devices=[]), inductor.patch(freezing=frozen):
